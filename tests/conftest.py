@@ -5,10 +5,13 @@ import os
 
 from hypothesis import settings
 
+from tests.support.disk import flush_nothing
+
 pytest_plugins = ["tests.cluster.fixtures", "tests.rooms"]
 
 # What one test's job computes is no part of another's: those that are about it name a folder.
 os.environ["UNFREEZE_FEATURES"] = "off"
+flush_nothing()
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unfreeze", deadline=None)
 # Of `make test-fast`: a fifth of the examples, where a test does not say how many.

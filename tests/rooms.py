@@ -19,6 +19,7 @@ CLUSTERS = ("operator", "e2e", "charts", "cluster")
 TRAINS = "e2e"
 """The room with a cluster whose jobs compute more than they wait: another process has it, before any file."""
 LONG = (
+    "test_product.py",
     "test_agents.py",
     "test_engines.py",
     "test_adapter_engines.py",
@@ -26,8 +27,10 @@ LONG = (
     "test_first_steps.py",
     "test_export.py",
     "test_newcomer.py",
+    "test_skew.py",
+    "test_stores.py",
 )
-"""Files that take longest."""
+"""Files that take longest, and those of other rooms that would be begun when the other processes come to the end."""
 
 
 def room(nodeid: str) -> str:

@@ -35,6 +35,7 @@ class Block:
         return f"{self.file.relative_to(REPOSITORY)}:{self.line}"
 
 
+@functools.cache
 def _tokens(file: Path) -> list[Token]:
     return MarkdownIt("gfm-like", {"linkify": False}).parse(file.read_text(encoding="utf-8"))
 

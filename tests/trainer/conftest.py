@@ -50,6 +50,13 @@ def own_environment_of_a_module() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def put_aside() -> None:
+    """Leave out what is there when a module begins where garbage is looked for: engines do that at each change of phase."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", name="ranks")
 def two_ranks(tmp_path_factory) -> Iterator[ranks.Ranks]:
     """Two ranks of one process group, which all tests share."""
@@ -106,14 +113,11 @@ def one_core(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Train in this process as a worker does: on one thread, and each phase change collects what is left of garbage."""
+    """Train in this process as a worker does: on one thread."""
     with unchanged_environment():
         os.environ["OMP_NUM_THREADS"] = "1"  # without it Accelerate would choose the number
         torch.set_num_threads(1)  # which it may have chosen before
-        gc.collect()
-        gc.freeze()
         yield
-        gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

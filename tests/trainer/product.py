@@ -1,17 +1,13 @@
-"""Every strategy with every adapter on every engine for every task: what of it the rules allow, and a small job of each.
-
-`ROWS` is a covering array: any two values that the rules let meet do so in one of its rows. `EVERY` is all of it.
-"""
+"""Every strategy with every adapter on every engine for every task: what the rules say of each, and a small job of it."""
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from tests.trainer.covering import Row, cover, pairs_of
+from tests.trainer.covering import Row
 from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.jobs import (
     CHANCES,
@@ -153,11 +149,6 @@ def refusal(row: Row) -> str:
     }
     manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "job"}}
     return "; ".join(str(cause) for cause in validate(manifest | {"spec": merge(folders, spec_of(row))}))
-
-
-ROWS, REFUSED = (covering := cover(FACTORS, refusal)).rows, covering.refused
-_WHOLE = [Row(zip(FACTORS, values, strict=True)) for values in itertools.product(*FACTORS.values())]
-EVERY = [row for row in _WHOLE if REFUSED.keys().isdisjoint(pairs_of(row, FACTORS))]
 
 
 def write_inputs(folder: Path) -> None:

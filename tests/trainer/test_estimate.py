@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -170,6 +171,11 @@ def test_a_function_runs_aside():
 
     with pytest.raises(AsideError, match="ValueError: no"):
         Aside(fail, int).result()
+
+
+def test_a_function_aside_looks_for_garbage_among_what_it_has_made():
+    made_before = [[] for _ in range(10_000)]
+    assert Aside(lambda: len(gc.get_objects()), int).result() < len(made_before)
 
 
 @pytest.fixture(scope="module")

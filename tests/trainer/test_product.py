@@ -13,14 +13,18 @@ import pytest
 import torch
 
 from tests.trainer import product
-from tests.trainer.covering import Row
-from tests.trainer.product import EVERY, FACTORS, REFUSED, ROWS, TASKS
+from tests.trainer.covering import Row, cover, pairs_of
+from tests.trainer.product import FACTORS, TASKS
 from tests.trainer.reference import train_by_hand
 from unfreeze_api.spec.adapter import PROMPTS
 from unfreeze_trainer.tasks import open_task
 
 pytestmark = pytest.mark.slow  # to ask the rules about every pair of values takes seconds, wherever this is imported
 
+# `ROWS` is a covering array: any two values that the rules let meet do so in one of its rows. `EVERY` is all of it.
+ROWS, REFUSED = (covering := cover(FACTORS, product.refusal)).rows, covering.refused
+_WHOLE = [Row(zip(FACTORS, values, strict=True)) for values in itertools.product(*FACTORS.values())]
+EVERY = [row for row in _WHOLE if REFUSED.keys().isdisjoint(pairs_of(row, FACTORS))]
 # Sums over two ranks round in another order than sums over one batch.
 TOLERANCE = 1e-5
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 _LIBRARIES = ("unfreeze", "torch", "accelerate", "transformers", "timm", "peft", "deepspeed", "bitsandbytes")
@@ -9,6 +10,11 @@ _LIBRARIES = ("unfreeze", "torch", "accelerate", "transformers", "timm", "peft",
 
 def library_versions() -> dict[str, str]:
     """Return the versions of those that are installed."""
+    return dict(_installed())
+
+
+@cache  # each is read out of a text of hundreds of lines, and a run asks several times
+def _installed() -> dict[str, str]:
     found = {}
     for library in _LIBRARIES:
         try:

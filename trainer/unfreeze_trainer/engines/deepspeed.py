@@ -96,8 +96,9 @@ class DeepSpeedEngine(Engine):
             os.environ["DS_ACCELERATOR"] = "cpu"
         deepspeed = import_deepspeed()
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it warns of every optimizer that is not its own
-        # On CPU it would compile its own shared-memory collectives at start: minutes, and a compiler in the image.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # On CPU it would compile its own shared-memory collectives at start: minutes, and a compiler in the image. Nothing else is
+        # looked up here, and what it would make of its own accord runs a compiler for each operation that it knows.
+        deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
         self._join_group()
         deepspeed.init_distributed()  # takes the group over
         self._initialize, self._init = deepspeed.initialize, deepspeed.zero.Init

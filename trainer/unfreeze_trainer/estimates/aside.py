@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import select
 import signal
@@ -51,6 +52,7 @@ class Aside:
                     os._exit(code)
             if torch := sys.modules.get("torch"):  # OpenMP's other threads have stayed behind, and would be waited for
                 torch.set_num_threads(1)
+            gc.freeze()  # looking through what the parent has made takes most of a second, and writes into pages that are shared
             with os.fdopen(write, "wb") as file:
                 try:
                     file.write(b"=" + self._adapter.dump_json(function()))

@@ -6,7 +6,6 @@ begins: it is refused only where it would have been killed.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import time
@@ -234,16 +233,9 @@ def _asked(
     steps_alone: bool = False,
     stop: Callable[[], bool] | None = None,
 ) -> Estimate:
-    import torch
-
     from unfreeze_trainer.estimates.trace import Traced, trace  # loads what most jobs do not need
 
-    def traced() -> Traced:
-        torch.set_num_threads(1)  # a copy has no other threads
-        gc.freeze()  # what was there before is looked through at no collection
-        return trace(job, task, heaviest=True, steps_alone=steps_alone)
-
-    found: Traced = Aside(traced, Traced).result(most, stop)
+    found: Traced = Aside(lambda: trace(job, task, heaviest=True, steps_alone=steps_alone), Traced).result(most, stop)
     limits = {"limit": room.host, "accelerator_limit": room.accelerator}
     return replace(
         estimate_of(job, found, base=resident(), **limits),

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import itertools
 import math
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from unfreeze_trainer.runs.events import lines_of
 from unfreeze_trainer.runs.rates import read_rates
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from unfreeze_trainer.runs.generation import Generation
 
 FILE = "report.html"
@@ -44,19 +47,9 @@ def write_page(run_folder: Path, report: Report, generation: Generation) -> None
 
 def page(run_folder: Path, report: Report) -> str:
     """Return the page of a finished run."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("unfreeze_trainer", "exports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": _count, "figure": spoken, "short": _short, "seconds": _duration}
     style = (Path(__file__).parent / _STYLE).read_text(encoding="utf-8")
     evaluation = read_evaluation(run_folder)
-    return environment.get_template(_TEMPLATE).render(
+    return template().render(
         report=report,
         evaluation=evaluation,
         style=style,
@@ -74,6 +67,22 @@ def page(run_folder: Path, report: Report) -> str:
         usages=[(one, one.usage[:_MAX_USAGE], len(one.usage) > _MAX_USAGE) for one in report.exports],
         shown_classes=_SHOWN_CLASSES,
     )
+
+
+@cache  # compiling it takes as long as training a small model for some steps
+def template() -> Template:
+    """Return what the page is made of, compiled."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("unfreeze_trainer", "exports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": _count, "figure": spoken, "short": _short, "seconds": _duration}
+    return environment.get_template(_TEMPLATE)
 
 
 def _count(value: float) -> str:
