@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, DeiTForImageClassificationWithTeacher
 
-from tests.trainer.jobs import IMAGE_MODELS, bert_folder, image_folder, image_model, make_job
+from tests.trainer.jobs import IMAGE_MODELS, bert_folder, image_folder, image_model, make_job, timm_folder
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import export
@@ -182,6 +183,41 @@ def test_folders_that_cannot_be_used_are_told_what_they_lack(tmp_path, data):
     assert "pictures of 4 channels (num_channels in config.json)" in refused(folder, data)
     (folder / "config.json").write_text(json.dumps({"model_type": "imagegpt"}))
     assert "a model of model_type imagegpt reads colours by number" in refused(folder, data)
+
+
+def test_weights_of_another_timm_model_are_refused(tmp_path, data):
+    """timm draws what they lack at random, where the number of classes differs, and goes on."""
+    folder = timm_folder(tmp_path / "m")
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    save_file({f"model.{name}": tensor for name, tensor in weights.items()}, file)
+    with pytest.raises(
+        JobError, match=r"lack conv1\.0\.weight, .* \(9 parameters of embeddings\).* they have model\.bn1\.bias"
+    ):
+        task_of(folder, data, 32).build_model()
+    save_file({name: tensor for name, tensor in weights.items() if "layer4" not in name}, file)
+    with pytest.raises(JobError, match=r"the weights lack layer4\.0\.conv1\.weight") as error:
+        task_of(folder, data, 32).build_model()
+    assert error.value.reason == "InvalidModel"
+    save_file({name: tensor for name, tensor in weights.items() if "fc." not in name}, file)
+    task_of(folder, data, 32).build_model()
+
+
+def test_what_a_timm_model_is_made_with_goes_before_what_its_weights_began_with(tmp_path, data):
+    """As earlier timm writes a grey model of another size: model_args alone say so."""
+    folder = timm_folder(tmp_path / "m", "vit_tiny_patch16_224", in_chans=1, img_size=32, depth=1)
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= {"input_size": [3, 224, 224], "mean": [0.2, 0.4, 0.6], "std": [0.1, 0.2, 0.3]}
+    (folder / "config.json").write_text(json.dumps(config))
+    task = task_of(folder, data)
+    [batch] = task.batches("validation", [[0]])
+    assert batch["images"].shape == (1, 1, 32, 32)
+    assert task.library.data_config["mean"] == pytest.approx((0.4,))
+    assert task.library.data_config["std"] == pytest.approx((0.2,))
+    loaded = task.build_model()
+    task.export(loaded.module, tmp_path / "out", "Model")
+    with patch.object(export, "reload", plain_outputs):
+        task.verify_export(tmp_path / "out", "Model", loaded.module)
 
 
 def test_a_broken_picture_that_is_skipped_is_one_without_anything_on_it(tmp_path):
