@@ -67,7 +67,8 @@ def open_picture(content: str | bytes) -> Image:
     try:
         image = _opened(content)
         if getattr(image, "tag_v2", {}).get(_ORIENTATION) in _ON_ITS_SIDE:
-            image.filename = ""  # Pillow maps the file, where there is one, with width and height in each other's place
+            # Pillow maps the file, where there is one, with width and height in each other's place.
+            image.filename = ""  # type: ignore[attr-defined] # of all that are opened
         _bound(image)
     except PictureError:
         raise
