@@ -195,6 +195,14 @@ def test_weights_of_another_timm_model_are_refused(tmp_path, data):
         JobError, match=r"lack conv1\.0\.weight, .* \(9 parameters of embeddings\).* they have model\.bn1\.bias"
     ):
         task_of(folder, data, 32).build_model()
+    save_file({f"timm_model.{name}": tensor for name, tensor in weights.items()}, file)
+    with pytest.raises(JobError, match=r"transformers has saved this model of timm, .*save_for_hf\(model\.timm_model"):
+        task_of(folder, data, 32).build_model()
+    config = json.loads((folder / "config.json").read_text())
+    of_wrapper = json.dumps(config | {"model_type": "timm_wrapper", "model_args": None})
+    (folder / "config.json").write_text(of_wrapper)
+    assert "transformers has saved this model of timm" in refused(folder, data)
+    (folder / "config.json").write_text(json.dumps(config))
     save_file({name: tensor for name, tensor in weights.items() if "layer4" not in name}, file)
     with pytest.raises(JobError, match=r"the weights lack layer4\.0\.conv1\.weight") as error:
         task_of(folder, data, 32).build_model()

@@ -141,7 +141,7 @@ class TimmTower(Timm, ImageTower):
                 module = timm.create_model(f"local-dir:{self.path}", **options).float()
         except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
             raise failed(f"{self.where}: the model cannot be loaded", error, self.path) from error
-        check_complete(module, frozenset(), loaded.lacking, self.where, others=loaded.unknown)
+        loaded.check(module, frozenset(), self.where)
         return self._with_width(module, self.sees)
 
     def classifier(self) -> Classifier | None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.folders import of_wrapper
 from unfreeze_trainer.models.heads import timm_head
 from unfreeze_trainer.models.image_input import MODES, ImageInput
 from unfreeze_trainer.models.loading import check_complete, failed, seeded
@@ -67,8 +68,12 @@ def load_image_model(
     head = frozenset(name for name, _ in module.named_parameters() if name in new)
     if not head:
         raise JobError("InvalidModel", f"{where}: timm's {config.get('architecture')} has no classifier to train")
-    check_complete(module, head, loaded.lacking, where, others=loaded.unknown)
+    loaded.check(module, head, where)
     return module.train(), head
+
+
+_WRAPPED = "timm_model."
+"""What the names of weights begin with that transformers has written of a model of timm."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,12 @@ class Loading:
     """Names of the model's that the weights have not."""
     unknown: set[str] = field(default_factory=set)
     """Names of the weights' that the model has not."""
+
+    def check(self, module: nn.Module, head: frozenset[str], where: str) -> None:
+        """Raise JobError InvalidModel for weights that lack something of a model but its head."""
+        if any(name.startswith(_WRAPPED) for name in self.unknown):
+            raise of_wrapper(where)
+        check_complete(module, head, self.lacking, where, others=self.unknown)
 
 
 @contextmanager
