@@ -9,6 +9,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, DeiTForImageClassificationWithTeacher
@@ -183,6 +184,23 @@ def test_folders_that_cannot_be_used_are_told_what_they_lack(tmp_path, data):
     assert "pictures of 4 channels (num_channels in config.json)" in refused(folder, data)
     (folder / "config.json").write_text(json.dumps({"model_type": "imagegpt"}))
     assert "a model of model_type imagegpt reads colours by number" in refused(folder, data)
+
+
+def test_what_lies_below_the_head_is_the_checkpoint_s_where_a_class_has_no_base_model(tmp_path, data):
+    """HGNet-V2's stem was drawn anew."""
+    sizes = {"hidden_sizes": [16, 24], "stage_out_channels": [16, 24], "stage_mid_channels": [8, 8], "depths": [1, 1]}
+    sizes |= {"stage_in_channels": [16, 16], "stage_num_blocks": [1, 1], "stage_numb_of_layers": [2, 2]}
+    for name in ("stage_downsample", "stage_light_block", "stage_kernel_size"):
+        sizes[name] = getattr(transformers.HGNetV2Config(), name)[:2]
+    config = transformers.HGNetV2Config(num_labels=3, stem_channels=[3, 8, 16], embedding_size=16, **sizes)
+    transformers.HGNetV2ForImageClassification(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    loaded = task_of(tmp_path, data).build_model()
+    own, there = loaded.module.state_dict(), load_file(tmp_path / "model.safetensors")
+    assert {key for key in own if not torch.equal(own[key], there[key])} == {"fc.weight", "fc.bias"}
+    assert loaded.blocks[-1].parameters == ("fc.weight", "fc.bias")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "pp_lcnet"}))
+    assert "a model of model_type pp_lcnet gives no logits in transformers" in refused(tmp_path, data)
 
 
 def test_weights_of_another_timm_model_are_refused(tmp_path, data):
