@@ -392,3 +392,22 @@ def test_a_convolution_that_would_not_merge_is_refused(layer, method, message):
     assert caught.value.reason == "InvalidAdapter"
     assert caught.value.message.startswith("spec.adapter.peft.config.target_modules: layer ")
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize("start", ["PiSSA", "OLoRA", "Orthogonal", "Gaussian"])
+def test_a_start_that_lora_finds_in_linear_layers_alone_is_refused_elsewhere(start):
+    module = nn.ModuleDict({"layer": nn.Conv2d(4, 4, 3), "classifier": nn.Linear(4, 2)})
+    blocks = [
+        Block("layer.0", ("layer.weight", "layer.bias")),
+        Block("head", ("classifier.weight", "classifier.bias")),
+    ]
+    options = {"targetModules": ["layer"], "initLoraWeights": start, "r": 2}
+    spec = AdapterSpec.model_validate({"type": "LoRA", "lora": options})
+    if start == "Gaussian":
+        assert adapters.add_peft(module, blocks, spec, seed=0, base="").adapter_parameters
+        return
+    with pytest.raises(
+        JobError, match=f"layer is a convolution, and what initLoraWeights {start} starts from"
+    ) as caught:
+        adapters.add_peft(module, blocks, spec, seed=0, base="")
+    assert caught.value.reason == "InvalidAdapter"

@@ -216,11 +216,20 @@ def test_the_script_shows_pictures_as_training_does(tmp_path):
     pixels[2:6, 2:6] = (200, 10, 30, 128)
     white = np.full((8, 8, 4), 255, dtype=np.uint8)
     white[2:6, 2:6, 3] = 0
-    for number, (values, mode) in enumerate(((pixels, "RGB"), (white, "RGB"), (pixels, "L"))):
-        Image.fromarray(values).save(tmp_path / f"{number}.png")
-        with Image.open(tmp_path / f"{number}.png") as image:
+    wide = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024
+    shares = (wide / 65535).astype(np.float32)
+    kinds = [
+        (pixels, "RGB", "png"),
+        (white, "RGB", "png"),
+        (pixels, "L", "png"),
+        (wide, "RGB", "png"),
+        (shares, "L", "tif"),
+    ]
+    for number, (values, mode, end) in enumerate(kinds):
+        Image.fromarray(values).save(tmp_path / f"{number}.{end}")
+        with Image.open(tmp_path / f"{number}.{end}") as image:
             shown = np.array(bridge_layers.shown(image, mode))
-        assert (shown == np.array(decode(str(tmp_path / f"{number}.png"), mode))).all()
+        assert (shown == np.array(decode(str(tmp_path / f"{number}.{end}"), mode))).all()
 
 
 # Whole jobs

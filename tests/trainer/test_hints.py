@@ -7,6 +7,7 @@ from unfreeze_api.contracts.resolved import Columns, Dataset
 from unfreeze_trainer.commands.facts import facts_of
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.images import read_images
+from unfreeze_trainer.data.unlabelled import Unlabelled
 from unfreeze_trainer.errors import JobError
 
 JOB = """
@@ -115,3 +116,35 @@ def test_a_table_none_of_whose_pictures_is_there_is_refused_although_some_may_be
         match=r"none of the 6 images .* is there.*x\\0.png; paths are relative to the table and have / between",
     ):
         read_images(dataset, "t.csv", skip=True)
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (
+            "https://pictures.example/x.png",
+            r"https://pictures\.example/x\.png is an address, .*: fetch them, and write",
+        ),
+        ("iVBOR" + "A" * 5000, r"the cell has 5,005 characters, iVBORA{195} \.\.\.; it takes a path"),
+    ],
+)
+def test_a_cell_that_is_no_path_is_told(tmp_path, cell, said):
+    (tmp_path / "t.csv").write_text(f"image,label\n{cell},a\n{cell},b\n")
+    dataset = Dataset(source="t.csv", path=str(tmp_path / "t.csv"), columns=Columns())
+    with pytest.raises(JobError, match=rf"row 1, column 'image': .*{said}"):
+        read_images(dataset, "t.csv")
+
+
+def test_the_one_folder_around_those_of_the_labels_is_told(tmp_path):
+    """As archives are unpacked; asked without labels its pictures are read."""
+    for label in ("cat", "dog"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        (tmp_path / "pets" / label / "1.png").touch()
+    dataset = Dataset(source="pets", path=str(tmp_path), columns=Columns())
+    with pytest.raises(
+        JobError, match="in it lie cat, dog: name pvc://data/pets as the source, if these are the labels"
+    ):
+        read_images(dataset, "spec.data.train.source pvc://data")
+    assert len(read_images(dataset, "x", checked=0, kind=Unlabelled).inputs) == 2
+    (tmp_path / "pets" / "2.png").touch()
+    assert len(read_images(dataset, "x", checked=0).inputs) == 3

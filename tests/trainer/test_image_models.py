@@ -9,10 +9,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, DeiTForImageClassificationWithTeacher
 
-from tests.trainer.jobs import IMAGE_MODELS, bert_folder, image_folder, image_model, make_job
+from tests.trainer.jobs import IMAGE_MODELS, bert_folder, image_folder, image_model, make_job, timm_folder
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import export
@@ -182,6 +184,66 @@ def test_folders_that_cannot_be_used_are_told_what_they_lack(tmp_path, data):
     assert "pictures of 4 channels (num_channels in config.json)" in refused(folder, data)
     (folder / "config.json").write_text(json.dumps({"model_type": "imagegpt"}))
     assert "a model of model_type imagegpt reads colours by number" in refused(folder, data)
+
+
+def test_what_lies_below_the_head_is_the_checkpoint_s_where_a_class_has_no_base_model(tmp_path, data):
+    """HGNet-V2's stem was drawn anew."""
+    sizes = {"hidden_sizes": [16, 24], "stage_out_channels": [16, 24], "stage_mid_channels": [8, 8], "depths": [1, 1]}
+    sizes |= {"stage_in_channels": [16, 16], "stage_num_blocks": [1, 1], "stage_numb_of_layers": [2, 2]}
+    for name in ("stage_downsample", "stage_light_block", "stage_kernel_size"):
+        sizes[name] = getattr(transformers.HGNetV2Config(), name)[:2]
+    config = transformers.HGNetV2Config(num_labels=3, stem_channels=[3, 8, 16], embedding_size=16, **sizes)
+    transformers.HGNetV2ForImageClassification(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    loaded = task_of(tmp_path, data).build_model()
+    own, there = loaded.module.state_dict(), load_file(tmp_path / "model.safetensors")
+    assert {key for key in own if not torch.equal(own[key], there[key])} == {"fc.weight", "fc.bias"}
+    assert loaded.blocks[-1].parameters == ("fc.weight", "fc.bias")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "pp_lcnet"}))
+    assert "a model of model_type pp_lcnet gives no logits in transformers" in refused(tmp_path, data)
+
+
+def test_weights_of_another_timm_model_are_refused(tmp_path, data):
+    """timm draws what they lack at random, where the number of classes differs, and goes on."""
+    folder = timm_folder(tmp_path / "m")
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    save_file({f"model.{name}": tensor for name, tensor in weights.items()}, file)
+    with pytest.raises(
+        JobError, match=r"lack conv1\.0\.weight, .* \(9 parameters of embeddings\).* they have model\.bn1\.bias"
+    ):
+        task_of(folder, data, 32).build_model()
+    save_file({f"timm_model.{name}": tensor for name, tensor in weights.items()}, file)
+    with pytest.raises(JobError, match=r"transformers has saved this model of timm, .*save_for_hf\(model\.timm_model"):
+        task_of(folder, data, 32).build_model()
+    config = json.loads((folder / "config.json").read_text())
+    of_wrapper = json.dumps(config | {"model_type": "timm_wrapper", "model_args": None})
+    (folder / "config.json").write_text(of_wrapper)
+    assert "transformers has saved this model of timm" in refused(folder, data)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({name: tensor for name, tensor in weights.items() if "layer4" not in name}, file)
+    with pytest.raises(JobError, match=r"the weights lack layer4\.0\.conv1\.weight") as error:
+        task_of(folder, data, 32).build_model()
+    assert error.value.reason == "InvalidModel"
+    save_file({name: tensor for name, tensor in weights.items() if "fc." not in name}, file)
+    task_of(folder, data, 32).build_model()
+
+
+def test_what_a_timm_model_is_made_with_goes_before_what_its_weights_began_with(tmp_path, data):
+    """As earlier timm writes a grey model of another size: model_args alone say so."""
+    folder = timm_folder(tmp_path / "m", "vit_tiny_patch16_224", in_chans=1, img_size=32, depth=1)
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= {"input_size": [3, 224, 224], "mean": [0.2, 0.4, 0.6], "std": [0.1, 0.2, 0.3]}
+    (folder / "config.json").write_text(json.dumps(config))
+    task = task_of(folder, data)
+    [batch] = task.batches("validation", [[0]])
+    assert batch["images"].shape == (1, 1, 32, 32)
+    assert task.library.data_config["mean"] == pytest.approx((0.4,))
+    assert task.library.data_config["std"] == pytest.approx((0.2,))
+    loaded = task.build_model()
+    task.export(loaded.module, tmp_path / "out", "Model")
+    with patch.object(export, "reload", plain_outputs):
+        task.verify_export(tmp_path / "out", "Model", loaded.module)
 
 
 def test_a_broken_picture_that_is_skipped_is_one_without_anything_on_it(tmp_path):

@@ -80,6 +80,38 @@ def test_orientation_is_applied():
         assert (red[:, 0] == 255).all()
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGB", "RGBA", "CMYK"])
+def test_a_turned_tiff_is_the_same_from_a_file_and_from_bytes(tmp_path, mode):
+    """Pillow maps uncompressed ones of a file into memory, with width and height in each other's place."""
+    grey = NOISE[..., 0]
+    picture = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    for orientation, turns in ((3, 2), (6, 3), (8, 1)):
+        picture.save(tmp_path / "turned.tif", exif=saved_orientation(orientation))
+        for content in (str(tmp_path / "turned.tif"), (tmp_path / "turned.tif").read_bytes()):
+            assert np.array_equal(np.asarray(decode(content, "L")), np.rot90(grey, turns))
+
+
+def tiff(data: bytes, shape: tuple[int, int], bits: int, *, zero_is_white: bool = False) -> bytes:
+    """Return a grey TIFF without compression, of 12 or 16 bits a pixel."""
+    tags = {256: shape[1], 257: shape[0], 258: bits, 259: 1, 262: int(not zero_is_white), 273: 8, 277: 1}
+    tags |= {278: shape[0], 279: len(data)}
+    table = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + table + bytes(4)
+
+
+def test_twelve_bits_and_white_zeros_of_a_tiff_and_the_clear_number_of_a_png():
+    grey = NOISE[..., 0].astype(int)
+    sixteen = (grey * 257).astype("<u2").tobytes()
+    assert np.array_equal(pixels(tiff(sixteen, grey.shape, 16), "L"), grey)
+    assert np.array_equal(pixels(tiff(sixteen, grey.shape, 16, zero_is_white=True), "L"), 255 - grey)
+    twelve = bytes.fromhex("".join(f"{value * 4095 // 255:03x}" for value in grey.ravel()))
+    assert np.abs(pixels(tiff(twelve, grey.shape, 12), "L") - grey).max() <= 1
+    keyed = saved(Image.fromarray((grey * 257).astype(np.uint16)), "PNG")
+    clear = chunk(b"tRNS", struct.pack(">H", int(grey[0, 0]) * 257))
+    seen = pixels(keyed[:33] + clear + keyed[33:], "L")
+    assert (seen == np.where(grey == grey[0, 0], 255, grey)).all()
+
+
 @given(alpha=eight_bits, colour=st.sampled_from([(0, 0, 0), (200, 30, 40)]))
 def test_transparency_lies_on_white(alpha, colour):
     clear = np.zeros((6, 8, 4), np.uint8)

@@ -339,7 +339,7 @@ def test_a_base_with_names_of_labels_but_no_head_predicts_nothing(asked, tmp_pat
     )
 
 
-def test_a_flat_folder_of_pictures_is_asked(tmp_path):
+def test_a_flat_folder_of_pictures_is_asked(tmp_path, caplog):
     train, test = image_folder(tmp_path / "train"), image_folder(tmp_path / "test", per_label=3)
     base = timm_folder(tmp_path / "base")
     run = exported(
@@ -356,7 +356,9 @@ def test_a_flat_folder_of_pictures_is_asked(tmp_path):
         file.rename(flat / f"{number}.png")
     (flat / "0.png").write_bytes(b"nothing")
     assert "flat/0.png: it is no picture" in ask("predict", run.folder, flat).stderr
+    (flat / "7.jfif").write_bytes(b"another")
     done = ask("predict", run.folder, flat, "--format", "jsonl", "--inputs", "--on-error", "skip")
+    assert "left out: 1 files of .jfif" in caplog.text
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["file"] for row in found] == [f"{number}.png" for number in range(1, 6)]
     assert [row["prediction"] for row in found] == run.rows["prediction"].to_pylist()[1:]

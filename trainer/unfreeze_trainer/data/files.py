@@ -22,7 +22,7 @@ from unfreeze_trainer.data.shards import folder_of, is_table_folder
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.data.web_dataset import is_reference
-from unfreeze_trainer.errors import JobError, quoted, some_rows
+from unfreeze_trainer.errors import JobError, quoted, some_of, some_rows
 from unfreeze_trainer.sources.closed import Closed
 from unfreeze_trainer.sources.pointers import stand_in, stand_in_at
 
@@ -38,8 +38,12 @@ _SPLIT = re.compile(
     re.IGNORECASE,
 )
 """Names of folders that hold a split, and not the files of a label."""
+_OF_FOLDERS = ("Labels", "LabelSets")
+"""Targets that the folders of files say."""
 
 
+_SHOWN = 200
+"""Characters of a cell in a message."""
 _LOOKED = 100
 """Files of a table that are looked for where those that are gone are skipped, or up to twice as many."""
 
@@ -101,6 +105,8 @@ def read_files(
     try:
         of_labels = root.is_dir() and not is_table_folder(dataset.path)
         folder = _list_folder(kind, root, where, skip=skip) if of_labels else None
+        if folder and targets.__name__ in _OF_FOLDERS:
+            _refuse_one_around(kind, root, folder[1], where)
     except OSError as error:
         raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
     if folder:
@@ -184,6 +190,16 @@ def located(kind: FileKind, source: DataSource, folder: Path, *, skip: bool) -> 
 
 
 def _no_such(kind: FileKind, folder: Path, name: str) -> str:
+    if "://" in name:
+        return (
+            f"{quoted(name[:_SHOWN])} is an address, and a table's {kind.files} are paths relative to it, or bytes: fetch"
+            " them, and write where they lie"
+        )
+    if len(name) > _SHOWN:
+        return (
+            f"no such {kind.file}: the cell has {len(name):,} characters, {quoted(name[:_SHOWN])} ...; it takes a path"
+            " relative to the table, or bytes (in a Parquet)"
+        )
     signs = " and have / between folders" if "\\" in name else ""
     return f"no such {kind.file}: {quoted(folder / name)}; paths are relative to the table{signs}"
 
@@ -245,7 +261,7 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
             "InvalidData",
             f"{where}: no {kind.files}: {root} needs one sub-folder per label, with the label's {kind.files} in it",
         )
-    _tell_left_out(where, left_out, sum(not entry.is_dir() for entry in entries))
+    tell_left_out(where, left_out, sum(not entry.is_dir() for entry in entries))
     return paths, labels
 
 
@@ -272,7 +288,8 @@ def _files_below(folder: Path | str, left_out: Counter[str]) -> Iterator[os.DirE
             yield from _files_below(entry.path, left_out)
 
 
-def _tell_left_out(where: str, left_out: Counter[str], beside: int) -> None:
+def tell_left_out(where: str, left_out: Counter[str], beside: int = 0) -> None:
+    """Log what of a folder is not read, by suffix, and how many files lie beside the folders of labels."""
     folders = {"hidden": "hidden folders", "linked": "links to folders within those of labels"}
     left = [
         f"{count} files of {suffix}" for suffix, count in sorted(left_out.items()) if count and suffix not in folders
@@ -300,6 +317,21 @@ def _refuse_splits(kind: FileKind, root: Path, folders: list[str], where: str) -
     source = where.rpartition(" ")[2]
     ways = ", ".join(f"spec.data.{field}.source to {source}/{name}" for name, field in told.items())
     raise JobError("InvalidData", f"{where}: {', '.join(told)} are splits and no labels: set {ways}")
+
+
+def _refuse_one_around(kind: FileKind, root: Path, labels: list[str], where: str) -> None:
+    """Raise JobError where all lies in one folder, and there in folders alone: these are the labels, as archives are unpacked."""
+    if labels[0] != labels[-1]:
+        return
+    entries = [entry for entry in os.scandir(root / labels[0]) if not entry.name.startswith(".")]
+    folders = sorted(entry.name for entry in entries if entry.is_dir())
+    if len(folders) > 1 and not any(Path(entry.name).suffix.lower() in kind.suffixes for entry in entries):
+        source = f"{where.rpartition(' ')[2]}/{labels[0]}"
+        raise JobError(
+            "InvalidData",
+            f"{where}: {labels[0]} is its only folder, and so the only label; in it lie {some_of(folders)}: name {source} as the"
+            " source, if these are the labels",
+        )
 
 
 def file_name(kind: FileKind, source: DataSource, row: int) -> str:

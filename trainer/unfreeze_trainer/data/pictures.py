@@ -41,7 +41,9 @@ _STRIP = 1 << 20
 """Pixels of a part that is turned into others at a time."""
 _SEQUENTIAL, _SCAN = (0xC0, 0xC1), 0xDA
 """Markers of JPEG: a frame that is not progressive, and the first of its scans."""
-_SAMPLES_PER_PIXEL, _ORIENTATION = 277, 274  # tags of TIFF
+_SAMPLES_PER_PIXEL, _ORIENTATION, _BITS, _MEANING = 277, 274, 258, 262  # tags of TIFF
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""Orientations by which width and height change places."""
 _SIXTEEN_BITS = 65_535
 _WHITE, _BLACK = 255, 0
 
@@ -64,6 +66,9 @@ def open_picture(content: str | bytes) -> Image:
 
     try:
         image = _opened(content)
+        if getattr(image, "tag_v2", {}).get(_ORIENTATION) in _ON_ITS_SIDE:
+            # Pillow maps the file, where there is one, with width and height in each other's place.
+            image.filename = ""  # type: ignore[attr-defined] # of all that are opened
         _bound(image)
     except PictureError:
         raise
@@ -228,11 +233,14 @@ def _strips(image: Image) -> Iterator[tuple[tuple[int, int, int, int], Image]]:
 
 
 def _in_eight_bits(image: Image, kind: str | None) -> Image:
-    """Scale whole numbers of 16 bits, and floats, to 8 bits.
+    """Scale whole numbers of 12 or 16 bits, and floats, to 8 bits.
 
-    Floats have no stated range: up to 1 they count as shares, up to 255 as 8 bits, up to 65,535 as 16 bits.
+    Floats have no stated range: up to 1 they count as shares, up to 255 as 8 bits, up to 65,535 as 16 bits. A TIFF may say that 0
+    is white, a PNG which number is transparent: it becomes white.
     """
     from PIL import Image
+
+    tags, clear = getattr(image, "tag_v2", {}), image.info.get("transparency")
 
     if image.mode == "F":
         ranges = [(float(part.min()), float(part.max())) for part in (np.asarray(strip) for _, strip in _strips(image))]
@@ -247,10 +255,14 @@ def _in_eight_bits(image: Image, kind: str | None) -> Image:
             "its numbers have 32 bits, and no screen says what they look like; save it with 8 or 16 bits"
         )
     else:
-        top = _SIXTEEN_BITS
+        top = (1 << max(tags.get(_BITS, (16,)))) - 1
     found = Image.new("L", image.size)
     for box, strip in _strips(image):
         values = np.asarray(strip).astype(np.float64)
+        if isinstance(clear, int):
+            values[values == clear] = top
+        if tags.get(_MEANING) == 0:
+            values = top - values
         found.paste(Image.fromarray(np.rint(values * (_WHITE / top)).astype(np.uint8)), box)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from unfreeze_api.tasks.base import AUDIO
 from unfreeze_api.tasks.captioning import CaptioningSpec
 from unfreeze_api.tasks.token_classification import TokenClassificationSpec
 from unfreeze_trainer.data.audio import CLIPS, read_audio
+from unfreeze_trainer.data.files import tell_left_out
 from unfreeze_trainer.data.images import PICTURES, read_images
 from unfreeze_trainer.data.samples import DataSource, read_texts
 from unfreeze_trainer.data.shards import is_table_folder
@@ -116,7 +118,7 @@ def _hears(job: ResolvedJob) -> bool:
 
 
 def _flat(dataset: Dataset, where: str, *, hears: bool) -> DataSource | None:
-    """Return the files of a folder without sub-folders, sorted by name, but for hidden ones; None of anything else.
+    """Return the files of a folder without sub-folders, sorted by name, but for hidden ones; None of anything else. Others are counted in the log.
 
     JobError InvalidData for one that leads out of it, or is no regular file.
     """
@@ -131,13 +133,16 @@ def _flat(dataset: Dataset, where: str, *, hears: bool) -> DataSource | None:
         return None
     kind = CLIPS if hears else PICTURES
     closed = Closed(root, where, "InvalidData")
-    files = sorted(
-        closed.entry(entry, gone=True)  # whoever opens it says so
-        for entry in os.scandir(root)
-        if Path(entry.name).suffix.lower() in kind.suffixes and not entry.name.startswith(".")
-    )
+    files, left_out = list[str](), Counter[str]()
+    for entry in os.scandir(root):
+        suffix = Path(entry.name).suffix.lower()
+        if suffix in kind.suffixes and not entry.name.startswith("."):
+            files.append(closed.entry(entry, gone=True))  # whoever opens it says so
+        elif not entry.is_dir():
+            left_out[suffix or "no suffix"] += 1
     if not files:
         ends = ", ".join(sorted(kind.suffixes))
         raise JobError("InvalidData", f"{where}: no {kind.files} lie here; they end in {ends}")
-    inputs = pa.chunked_array([pa.array(files, pa.string())])
+    tell_left_out(where, left_out)
+    inputs = pa.chunked_array([pa.array(sorted(files), pa.string())])
     return DataSource(dataset, where, inputs, pa.chunked_array([pa.nulls(len(files), pa.string())]), files=True)

@@ -24,7 +24,7 @@ from unfreeze_trainer.models.audio import load_audio_model
 from unfreeze_trainer.models.bridge_layers import of_clips, of_pictures, without_head
 from unfreeze_trainer.models.class_names import Classifier, classifier_of, reads_pooled, timm_names, transformers_names
 from unfreeze_trainer.models.folders import library_of
-from unfreeze_trainer.models.image import size_option
+from unfreeze_trainer.models.image import loading, size_option
 from unfreeze_trainer.models.image_input import ImageInput
 from unfreeze_trainer.models.image_processor import load_config
 from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, from_folder, seeded
@@ -137,10 +137,11 @@ class TimmTower(Timm, ImageTower):
 
         options = {"pretrained": not self._random, "num_classes": 0} | size_option(self.path, self._image_size)
         try:
-            with seeded(self.job.training.seed):
+            with seeded(self.job.training.seed), loading() as loaded:
                 module = timm.create_model(f"local-dir:{self.path}", **options).float()
         except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
             raise failed(f"{self.where}: the model cannot be loaded", error, self.path) from error
+        loaded.check(module, frozenset(), self.where)
         return self._with_width(module, self.sees)
 
     def classifier(self) -> Classifier | None:

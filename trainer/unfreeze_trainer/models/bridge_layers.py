@@ -210,12 +210,15 @@ def _pictures(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]]
 def shown(image: Any, mode: str) -> Any:
     """Return a picture as a viewer shows it, in the colours that a model reads.
 
-    What is transparent lies on white, or on black where all of it is white.
+    What is transparent lies on white, or on black where all of it is white. Numbers of 12 or 16 bits, and floats, are scaled to 8 bits.
     """
     from PIL import Image, ImageOps
 
+    tags = dict(getattr(image, "tag_v2", {}))  # of TIFF
     image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _in_eight_bits(image, tags)
+    elif image.has_transparency_data:
         clear = image.convert("RGBA")
         low, high = clear.getchannel("A").getextrema()
         for ground in ("white", "black"):
@@ -223,6 +226,22 @@ def shown(image: Any, mode: str) -> Any:
             if low == high or any(band != (255, 255) for band in image.getextrema()):
                 break
     return image.convert(mode)
+
+
+def _in_eight_bits(image: Any, tags: Mapping[int, Any]) -> Any:
+    """Return a grey picture; its floats are of the least of the ranges to 1, to 255 and to 65,535 that holds them."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.float64)
+    top = (1 << max(tags.get(258, (16,)))) - 1
+    if image.mode == "F":
+        top = next((top for top in (1, 255) if values.max() <= top), 65_535)
+    if isinstance(clear := image.info.get("transparency"), int):
+        values[values == clear] = top
+    if tags.get(262) == 0:  # is white
+        values = top - values
+    return Image.fromarray(np.rint(values * (255 / top)).clip(0, 255).astype(np.uint8))
 
 
 def _texts(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[str]], Tensor]:  # noqa: ARG001 - as the others

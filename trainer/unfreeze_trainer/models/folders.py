@@ -87,6 +87,8 @@ def _checked(folder: Path, where: str, *, library: str, weights: bool) -> dict[s
             " into the model first (PEFT's merge_and_unload), or remove it",
         )
     if library == "timm":
+        if config.get("model_type") == "timm_wrapper" and config.get("model_args", {}) is None:
+            raise of_wrapper(where)
         _require_channels(config, where)
     return config
 
@@ -129,6 +131,15 @@ def _require_channels(config: dict[str, Any], where: str) -> None:
             f"{where}: the model takes pictures of {channels} channels (input_size in config.json), and what is read here"
             " is grey, 1 channel, or in colour, 3: name a model that takes one of these",
         )
+
+
+def of_wrapper(where: str) -> JobError:
+    """Return the error of a folder that transformers has written of a model of timm, and that timm cannot read."""
+    return JobError(
+        "InvalidModel",
+        f"{where}: transformers has saved this model of timm, in its own way, and timm cannot load that: load it with transformers,"
+        " save what is in it by timm.models.save_for_hf(model.timm_model, FOLDER, safe_serialization=True), and name that folder",
+    )
 
 
 def listing(path: str) -> str:

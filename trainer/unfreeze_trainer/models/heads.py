@@ -10,8 +10,8 @@ from torch import nn
 def transformers_head(module: Any) -> frozenset[str]:
     """Return the parameters of a transformers model's head, empty for a model without one.
 
-    It is everything outside the base model. Some classes have no base model of their own: their head is then what lies
-    outside the part with most weights (CLIPForImageClassification), or the output layer inside it (Perceiver), known by
+    It is everything outside the base model. Some classes have no base model of their own: their head is then what comes
+    after the part with most weights (CLIPForImageClassification), or the output layer inside it (Perceiver), known by
     having as many outputs as there are labels.
     """
     parameters = dict(module.named_parameters())
@@ -27,9 +27,11 @@ def transformers_head(module: Any) -> frozenset[str]:
     ]
     if not outputs:
         return frozenset()
-    body = max(module.named_children(), key=lambda child: sum(parameter.numel() for parameter in child[1].parameters()))
-    if any(not name.startswith(f"{body[0]}.") for name in outputs):
-        return frozenset(name for name in parameters if not name.startswith(f"{body[0]}."))
+    children = [(name, part) for name, part in module.named_children() if [*part.parameters()]]
+    body = max(children, key=lambda child: sum(parameter.numel() for parameter in child[1].parameters()))
+    above = tuple(f"{name}." for name, _ in children[children.index(body) + 1 :])
+    if any(f"{name}.".startswith(above) for name in outputs):
+        return frozenset(name for name in parameters if name.startswith(above))
     return frozenset(name for name in parameters if name.startswith(f"{outputs[-1]}."))
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.folders import of_wrapper
 from unfreeze_trainer.models.heads import timm_head
 from unfreeze_trainer.models.image_input import MODES, ImageInput
-from unfreeze_trainer.models.loading import failed, seeded
+from unfreeze_trainer.models.loading import check_complete, failed, seeded
 
 
 def load_image_model(
@@ -49,7 +53,7 @@ def load_image_model(
         config = folder_config(path)
         size = size_option(path, image_size)
         same_labels = config.get("label_names") == list(labels)
-        with seeded(seed):
+        with seeded(seed), loading() as loaded:
             module = timm.create_model(
                 f"local-dir:{path}", pretrained=not random, num_classes=len(labels), **size
             ).float()
@@ -64,7 +68,43 @@ def load_image_model(
     head = frozenset(name for name, _ in module.named_parameters() if name in new)
     if not head:
         raise JobError("InvalidModel", f"{where}: timm's {config.get('architecture')} has no classifier to train")
+    loaded.check(module, head, where)
     return module.train(), head
+
+
+_WRAPPED = "timm_model."
+"""What the names of weights begin with that transformers has written of a model of timm."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How weights and models differed that were loaded."""
+
+    lacking: set[str] = field(default_factory=set)
+    """Names of the model's that the weights have not."""
+    unknown: set[str] = field(default_factory=set)
+    """Names of the weights' that the model has not."""
+
+    def check(self, module: nn.Module, head: frozenset[str], where: str) -> None:
+        """Raise JobError InvalidModel for weights that lack something of a model but its head."""
+        if any(name.startswith(_WRAPPED) for name in self.unknown):
+            raise of_wrapper(where)
+        check_complete(module, head, self.lacking, where, others=self.unknown)
+
+
+@contextmanager
+def loading() -> Iterator[Loading]:
+    """Yield what is filled while timm loads weights: it leaves what they lack at random, and says so in its log alone."""
+    found, load = Loading(), nn.Module.load_state_dict
+
+    def noting(module: nn.Module, *arguments: Any, **options: Any) -> Any:
+        keys = load(module, *arguments, **options)
+        found.lacking.update(keys.missing_keys)
+        found.unknown.update(keys.unexpected_keys)
+        return keys
+
+    with patch.object(nn.Module, "load_state_dict", noting):
+        yield found
 
 
 def size_option(path: str, image_size: int | None) -> dict[str, int]:
@@ -73,11 +113,23 @@ def size_option(path: str, image_size: int | None) -> dict[str, int]:
 
 
 def folder_config(path: str) -> dict[str, Any]:
-    """Return timm's pretrained_cfg of a folder: input size, mean, std, crop, fixed_input_size, label_names."""
+    """Return timm's pretrained_cfg of a folder: input size, mean, std, crop, fixed_input_size, label_names.
+
+    What the model is made with (model_args) goes before: earlier timm left the input size and the colours of the weights that a
+    model began with. Of colours that are not as many as its channels it is their mean, as timm has it.
+    """
     from timm.models._hub import load_model_config_from_path
 
-    config, architecture, _ = load_model_config_from_path(path)
-    return config | {"architecture": architecture}
+    config, architecture, made_with = load_model_config_from_path(path)
+    config |= {"architecture": architecture}
+    if size := config.get("input_size"):
+        channels, sides = made_with.get("in_chans") or size[0], made_with.get("img_size") or size[1:]
+        height, width = sides if isinstance(sides, list | tuple) else (sides, sides)
+        config["input_size"] = (channels, height, width)
+        for name in ("mean", "std"):
+            if (values := config.get(name)) and len(values) != channels:
+                config[name] = (sum(values) / len(values),) * channels
+    return config
 
 
 def data_config(path: str, image_size: int | None) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from unfreeze_trainer.models.loading import be_quiet, failed, open_config
 if TYPE_CHECKING:
     from PIL.Image import Resampling
 
-_OTHER_INPUTS = {
+_OTHERS = {
     "imagegpt": "reads colours by number",
     "perceiver": "reads rows of bytes",
+    "pp_lcnet": "gives no logits in transformers",
     "shieldgemma2": "reads a text beside the picture",
     "siglip2": "reads lists of patches",
 }
-"""Classifiers of transformers that do not read pictures as they are."""
+"""Classifiers of transformers that do not read pictures as they are, or say nothing of them that a loss takes."""
 _PROBES = ((48, 32), (40, 72))
 """Width and height of pictures by which a processor is tried."""
 
@@ -32,12 +33,12 @@ def load_config(path: str, where: str) -> Any:
 
     be_quiet()
     config = open_config(path, where)
-    taken = [name for name in CLASSES if name not in _OTHER_INPUTS]
+    taken = [name for name in CLASSES if name not in _OTHERS]
     kind = config.model_type
     if kind not in taken:
         why = f"transformers has no image classifier of model_type {kind}"
-        if kind in _OTHER_INPUTS:
-            why = f"a model of model_type {kind} {_OTHER_INPUTS[kind]}"
+        if kind in _OTHERS:
+            why = f"a model of model_type {kind} {_OTHERS[kind]}"
         raise JobError("InvalidModel", f"{where}: {why}: name a model of timm, or of {', '.join(taken)}")
     channels = _channels(config)
     if channels not in CHANNELS:

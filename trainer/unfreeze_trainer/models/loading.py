@@ -157,15 +157,35 @@ def initialize(module: Any, names: Collection[str]) -> None:
             module._init_weights(part)  # noqa: SLF001 - how every transformers model draws new weights
 
 
-def check_complete(module: nn.Module, head: frozenset[str], fresh: Collection[str], where: str) -> None:
-    """Refuse weights that do not fit the config: transformers draws what is missing at random and continues."""
+def check_complete(
+    module: nn.Module, head: frozenset[str], fresh: Collection[str], where: str, *, others: Collection[str] = ()
+) -> None:
+    """Refuse weights that do not fit the config: transformers and timm draw what is missing at random and continue.
+
+    Parameters
+    ----------
+    module, head
+        The bare model, and the parameters of its head.
+    fresh
+        Names of what the weights lack, or have in another shape.
+    where
+        What messages start with.
+    others
+        Names of the weights' that the model has not.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: they lack something of the embeddings or the layers.
+    """
+    instead = f"; instead they have {', '.join(sorted(others)[:3])}" if others else ""
     for block in find_blocks(module, head):
         lost = [name for name in block.parameters if name in fresh]
         if lost and (block.name == EMBEDDINGS or block.is_layer):
             raise JobError(
                 "InvalidModel",
                 f"{where}: the weights lack {', '.join(lost[:3])} ({len(lost)} parameters of {block.name}), or have"
-                " them in another shape than config.json says: config.json and weights are of different models",
+                f" them in another shape than config.json says{instead}: config.json and weights are of different models",
             )
 
 

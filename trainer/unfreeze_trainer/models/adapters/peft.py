@@ -60,6 +60,8 @@ _SET_HERE = frozenset(
 _NO_TEXT = frozenset({"input_values", "input_features", "pixel_values"})
 """Inputs of models that PEFT's classes for tasks, which name those of texts, cannot call."""
 _CHANGES_BASE = ("PiSSA", "OLoRA")
+_OF_LINEAR = (*_CHANGES_BASE, "Orthogonal")
+"""What LoRA starts from in linear layers alone."""
 _WEIGHTS = "adapter_model.safetensors"
 
 
@@ -92,6 +94,8 @@ def add_peft(
         member, other = f"spec.adapter.{adapter.kind.member}", adapter.of(PeftSpec)
         field = f"{member}.config.target_modules" if other else f"{member}.targetModules"
         require_foldable(module, targets, other.method if other else adapter.type, field)
+        if (lora := adapter.of(LoraSpec)) and lora.init_lora_weights in _OF_LINEAR:
+            _require_linear(module, targets, lora.init_lora_weights, field)
     whole = whole_modules(module, head) or None
     options |= {"task_type": _task_type(module, head) if text else None, "modules_to_save": whole}
     prompt = adapter.of(PromptTuningSpec)
@@ -110,6 +114,18 @@ def add_peft(
         wrapped.peft_config["default"].base_model_name_or_path = base
     _leave_casts_to_autocast(wrapped)
     return _divided(wrapped, before, list(blocks), adapter, whole if whole and whole_heads else ())
+
+
+def _require_linear(module: nn.Module, targets: Collection[str], start: str, field: str) -> None:
+    """Raise JobError for the first target that is a convolution or an embedding."""
+    for name in targets:
+        if isinstance(part := module.get_submodule(name), nn.Conv2d | nn.Embedding):
+            kind = "a convolution" if isinstance(part, nn.Conv2d) else "an embedding"
+            raise JobError(
+                "InvalidAdapter",
+                f"{field}: {name} is {kind}, and what initLoraWeights {start} starts from PEFT finds in linear layers alone: set"
+                " that to Default or Gaussian, or name linear layers",
+            )
 
 
 def _leave_casts_to_autocast(wrapped: nn.Module) -> None:
