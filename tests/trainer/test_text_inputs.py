@@ -9,7 +9,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from tests.trainer.jobs import WORDS, bert_folder, make_job, write_csv
+from tests.trainer.jobs import WORDS, bert_folder, decoder_folder, make_job, write_csv
 from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.text import Limits, text_limits, usable_length
@@ -179,6 +179,23 @@ def test_a_padding_token_without_an_embedding_is_found(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     without_limit(folder, pad_token="[MORE]")
     assert "the padding token has the id" in text_error(folder, table).message
+
+
+@pytest.mark.parametrize("task", ["TextClassification", "CausalLM"])
+def test_the_end_of_a_text_pads_where_padding_was_added_to_the_tokenizer_alone(tmp_path, task):
+    """As in copies of Llama 2 whose tokenizer has got a <pad> that the embeddings lack."""
+    from transformers import AutoTokenizer
+
+    folder = decoder_folder(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(folder)
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\n" + "how is the city,a\nwho,b\n" * 4)
+    job = make_job(folder, path, task={"type": task, "causalLm": {"annotation": "Text"}} if task == "CausalLM" else {})
+    [batch] = open_task(job).batches("train", [[0, 1]])
+    assert batch["input_ids"].max() < len(tokenizer) - 1
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == tokenizer.eos_token_id).all()
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):

@@ -136,11 +136,14 @@ def pad_as_the_model(tokenizer: Any, limits: Limits) -> None:
     """Let a tokenizer pad with the token that the model's positions are counted from, if it knows that one.
 
     Everywhere else the model's configuration follows the tokenizer; here that would shift every position by what the two
-    ids differ.
+    ids differ. A padding token that somebody has added to the tokenizer alone has no row in the model: then the end of a text pads,
+    as in a tokenizer without one.
     """
-    padding = limits.padding
+    padding, rows, end = limits.padding, limits.rows, tokenizer.eos_token_id
     if padding is not None and padding != tokenizer.pad_token_id and padding < len(tokenizer):
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
+    if rows is not None and tokenizer.pad_token_id >= rows and end is not None and end < rows:
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 _POSITIONS = frozenset({"position_embeddings", "char_position_embeddings", "embed_positions", "positions_embed", "wpe"})
