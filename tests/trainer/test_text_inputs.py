@@ -1,6 +1,7 @@
 """Tokenizers, positions, padding and labels as they come: right, or refused by name before anything is trained."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from tests.trainer.jobs import WORDS, bert_folder, decoder_folder, make_job, write_csv
+from tests.trainer.jobs import WORDS, bert_folder, decoder_folder, make_job, seq2seq_folder, write_csv
 from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.text import Limits, text_limits, usable_length
@@ -143,6 +144,19 @@ def test_positions_that_are_counted_from_padding_stay_where_they_are(tmp_path):
     assert batch["input_ids"][0, -1] == 1
 
 
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_padding_stands_behind_texts_where_positions_count_from_the_start(tmp_path, family):
+    """A tokenizer that was made for generation pads before them, which would shift their positions."""
+    folder = configured(tmp_path / "m", family, **FAMILIES[family])
+    without_limit(folder, padding_side="left")
+    task = open_task(make_job(folder, write_csv(tmp_path / "t.csv")))
+    [batch] = task.batches("train", [[0]])
+    assert batch["attention_mask"][0, 0] == 1
+    assert batch["attention_mask"][0, -1] == 0
+    task.modality.save(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["padding_side"] == "right"
+
+
 # Tokenizers
 
 
@@ -196,6 +210,19 @@ def test_the_end_of_a_text_pads_where_padding_was_added_to_the_tokenizer_alone(t
     [batch] = open_task(job).batches("train", [[0, 1]])
     assert batch["input_ids"].max() < len(tokenizer) - 1
     assert (batch["input_ids"][batch["attention_mask"] == 0] == tokenizer.eos_token_id).all()
+
+
+def test_a_text_with_the_mark_that_its_model_looks_for_is_named(tmp_path, monkeypatch):
+    """T5's classes, and BART's, read the last token that ends a text, and fail at a batch whose texts have several or one."""
+    folder, path = seq2seq_folder(tmp_path / "m"), tmp_path / "t.csv"
+    path.write_text("text,label\n" + "how is,a\nwho is,b\n" * 4 + "<s>the war</s> is,a\n" * 4)
+    for kept in (1 << 20, 0):
+        monkeypatch.setattr("unfreeze_trainer.modalities.text.KEPT_BYTES", kept)
+        message = text_error(folder, path).message
+        assert re.search(
+            r"row (9|10|11|12): the text holds '</s>', by which the model finds the end of a text", message
+        )
+    first_batch(make_job(folder, path, task={"textClassification": {"pooling": "Mean"}}))
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):

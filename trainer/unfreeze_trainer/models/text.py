@@ -69,6 +69,8 @@ class Limits:
     """Id of the padding that its positions are counted from, in families that do so."""
     segments: int = 0
     """Parts of a text, by segment ids, that it tells apart; 0 where it takes no such ids."""
+    from_start: bool = False
+    """Whether it has a table of positions that count from the start of a row, padding before a text among them."""
 
 
 def without_embedding(token: int, what: str, *, rows: int, tokenizer: Any, where: str) -> JobError:
@@ -109,11 +111,11 @@ def text_limits(path: str, where: str) -> Limits:
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
         raise failed(f"{where}: the model cannot be built", error, path) from error
     found = [stated] if isinstance(stated, int) and stated > 0 else []
-    anchor = None
+    anchor, table = None, False
     for name, part in skeleton.named_modules():
         weight = getattr(part, "weight", None)
         if name.rpartition(".")[2] in _POSITIONS and isinstance(weight, Tensor):
-            padding = getattr(part, "padding_idx", None)
+            padding, table = getattr(part, "padding_idx", None), True
             anchor = padding if anchor is None else anchor
             found.append(len(weight) - (getattr(part, "offset", 0) if padding is None else padding + 1))
     try:
@@ -121,7 +123,19 @@ def text_limits(path: str, where: str) -> Limits:
     except NotImplementedError:
         tokens = None
     rows = tokens.num_embeddings if isinstance(tokens, nn.Embedding) else None
-    return Limits(min(found, default=None), rows, anchor, _segments(skeleton))
+    return Limits(min(found, default=None), rows, anchor, _segments(skeleton), table and anchor is None)
+
+
+def _skeleton(path: str, where: str, *, layers: int | None = None) -> Any:
+    """Return a folder's model without its weights, with so many layers where its config lets them be set; None for all."""
+    from transformers.models.auto.modeling_auto import AutoModel
+
+    config = open_config(path, where, use="built")
+    if layers is not None:  # one tells as much as all
+        with contextlib.suppress(AttributeError, TypeError):
+            config.num_hidden_layers = layers
+    with torch.device("meta"):
+        return AutoModel.from_config(config, trust_remote_code=False)
 
 
 def _segments(skeleton: nn.Module) -> int:
