@@ -157,6 +157,35 @@ def test_padding_stands_behind_texts_where_positions_count_from_the_start(tmp_pa
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["padding_side"] == "right"
 
 
+@pytest.mark.parametrize(
+    ("family", "options", "positions"),
+    [
+        ("prophetnet", {"hidden_size": 16, "num_encoder_layers": 2, "num_decoder_layers": 2}, 511),
+        ("gemma3n_text", {"hidden_size": 16, "vocab_size": 60, "vocab_size_per_layer_input": 60}, 32768),
+    ],
+)
+def test_models_that_are_not_built_of_one_layer_are_built_of_all(tmp_path, family, options, positions):
+    from transformers import CONFIG_MAPPING
+
+    CONFIG_MAPPING[family](**options).save_pretrained(tmp_path)
+    assert text_limits(str(tmp_path), "here").positions == positions
+
+
+@pytest.mark.parametrize(("kind", "stays"), [("MaskedLM", True), ("SequenceClassification", False)])
+def test_what_pretraining_has_learned_of_a_head_stays_and_not_what_other_labels_have(tmp_path, kind, stays):
+    """The classifiers of ModernBERT read by the layer by which it was pretrained."""
+    import transformers
+
+    options = SMALL | {"vocab_size": len(WORDS) + 5, "max_position_embeddings": 24, "num_labels": 7}
+    config = transformers.ModernBertConfig(**options, **dict.fromkeys(["pad_token_id", "bos_token_id"], 0))
+    before = getattr(transformers, f"ModernBertFor{kind}")(config)
+    before.save_pretrained(bert_folder(tmp_path / "m"))
+    loaded = open_task(make_job(tmp_path / "m", write_csv(tmp_path / "t.csv"))).build_model()
+    assert torch.equal(loaded.module.head.dense.weight, before.head.dense.weight) == stays
+    assert "head.dense.weight" in loaded.blocks[-1].parameters
+    assert len(loaded.module.classifier.weight) == 3
+
+
 # Tokenizers
 
 

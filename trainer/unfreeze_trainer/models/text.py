@@ -99,15 +99,12 @@ def text_limits(path: str, where: str) -> Limits:
     Families differ in how many of the rows are positions: those that count from the padding id on (RoBERTa, MPNet, ESM)
     lose the rows up to it, others have an offset (BART, OPT) or say less than they have (YOSO).
     """
-    from transformers.models.auto.modeling_auto import AutoModel
-
-    config = open_config(path, where, use="built")
+    stated = getattr(open_config(path, where, use="built"), "max_position_embeddings", None)
     try:
-        stated = getattr(config, "max_position_embeddings", None)
-        with contextlib.suppress(AttributeError, TypeError):  # one layer tells as much as all, where a config lets it
-            config.num_hidden_layers = 1
-        with torch.device("meta"):
-            skeleton = AutoModel.from_config(config, trust_remote_code=False)
+        try:
+            skeleton = _skeleton(path, where, layers=1)
+        except Exception:  # noqa: BLE001 - some are built of all their layers alone (Gemma 3n), or count them in another way (ProphetNet)
+            skeleton = _skeleton(path, where)
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
         raise failed(f"{where}: the model cannot be built", error, path) from error
     found = [stated] if isinstance(stated, int) and stated > 0 else []
@@ -207,7 +204,8 @@ def load_text_model(
 
     The head is everything outside the base model (see `transformers_head`), and what the base model has but the
     checkpoint lacks (a pooler). It is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these
-    labels: then training continues.
+    labels: then training continues. What pretraining has learned of it stays too: ModernBERT's classifiers begin with the
+    layers that stand before its output layer.
 
     Parameters
     ----------
@@ -241,6 +239,7 @@ def load_text_model(
     be_quiet()
     config = open_config(path, where)
     try:
+        pretrained = str((config.architectures or [""])[0]).endswith(_PRETRAINING)
         same_kind = (config.problem_type == "regression") == (scale is not None)
         # A classifier's own head reads something else than a pooling.
         own_head = name_outputs(config, labels, problem_type) and same_kind and not pooling
@@ -258,7 +257,7 @@ def load_text_model(
             trained = trained_head(path, where, pooling, labels) if pooling and same_kind else {}
             if trained:
                 module.load_state_dict(trained, strict=False)
-            elif not own_head:
+            elif not (own_head or pretrained):
                 initialize(module, head - fresh)
             if scale and (trained or (own_head and not head <= fresh)):
                 _to_standard(module, head, scale)
@@ -269,6 +268,10 @@ def load_text_model(
     check_complete(module, head, fresh, where)
     names = frozenset(name for name, _ in module.named_parameters())
     return module.train(), head | (fresh & names)
+
+
+_PRETRAINING = ("ForMaskedLM", "ForCausalLM", "ForPreTraining")
+"""How classes of transformers end whose weights are those of a base that has learned from texts alone."""
 
 
 def _to_standard(module: nn.Module, head: Collection[str], scale: Scale) -> None:
