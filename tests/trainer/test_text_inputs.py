@@ -1,6 +1,7 @@
 """Tokenizers, positions, padding and labels as they come: right, or refused by name before anything is trained."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from tests.trainer.jobs import WORDS, bert_folder, make_job, write_csv
+from tests.trainer.jobs import WORDS, bert_folder, decoder_folder, make_job, seq2seq_folder, write_csv
 from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.text import Limits, text_limits, usable_length
@@ -143,6 +144,48 @@ def test_positions_that_are_counted_from_padding_stay_where_they_are(tmp_path):
     assert batch["input_ids"][0, -1] == 1
 
 
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_padding_stands_behind_texts_where_positions_count_from_the_start(tmp_path, family):
+    """A tokenizer that was made for generation pads before them, which would shift their positions."""
+    folder = configured(tmp_path / "m", family, **FAMILIES[family])
+    without_limit(folder, padding_side="left")
+    task = open_task(make_job(folder, write_csv(tmp_path / "t.csv")))
+    [batch] = task.batches("train", [[0]])
+    assert batch["attention_mask"][0, 0] == 1
+    assert batch["attention_mask"][0, -1] == 0
+    task.modality.save(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["padding_side"] == "right"
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "positions"),
+    [
+        ("prophetnet", {"hidden_size": 16, "num_encoder_layers": 2, "num_decoder_layers": 2}, 511),
+        ("gemma3n_text", {"hidden_size": 16, "vocab_size": 60, "vocab_size_per_layer_input": 60}, 32768),
+    ],
+)
+def test_models_that_are_not_built_of_one_layer_are_built_of_all(tmp_path, family, options, positions):
+    from transformers import CONFIG_MAPPING
+
+    CONFIG_MAPPING[family](**options).save_pretrained(tmp_path)
+    assert text_limits(str(tmp_path), "here").positions == positions
+
+
+@pytest.mark.parametrize(("kind", "stays"), [("MaskedLM", True), ("SequenceClassification", False)])
+def test_what_pretraining_has_learned_of_a_head_stays_and_not_what_other_labels_have(tmp_path, kind, stays):
+    """The classifiers of ModernBERT read by the layer by which it was pretrained."""
+    import transformers
+
+    options = SMALL | {"vocab_size": len(WORDS) + 5, "max_position_embeddings": 24, "num_labels": 7}
+    config = transformers.ModernBertConfig(**options, **dict.fromkeys(["pad_token_id", "bos_token_id"], 0))
+    before = getattr(transformers, f"ModernBertFor{kind}")(config)
+    before.save_pretrained(bert_folder(tmp_path / "m"))
+    loaded = open_task(make_job(tmp_path / "m", write_csv(tmp_path / "t.csv"))).build_model()
+    assert torch.equal(loaded.module.head.dense.weight, before.head.dense.weight) == stays
+    assert "head.dense.weight" in loaded.blocks[-1].parameters
+    assert len(loaded.module.classifier.weight) == 3
+
+
 # Tokenizers
 
 
@@ -179,6 +222,36 @@ def test_a_padding_token_without_an_embedding_is_found(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     without_limit(folder, pad_token="[MORE]")
     assert "the padding token has the id" in text_error(folder, table).message
+
+
+@pytest.mark.parametrize("task", ["TextClassification", "CausalLM"])
+def test_the_end_of_a_text_pads_where_padding_was_added_to_the_tokenizer_alone(tmp_path, task):
+    """As in copies of Llama 2 whose tokenizer has got a <pad> that the embeddings lack."""
+    from transformers import AutoTokenizer
+
+    folder = decoder_folder(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(folder)
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\n" + "how is the city,a\nwho,b\n" * 4)
+    job = make_job(folder, path, task={"type": task, "causalLm": {"annotation": "Text"}} if task == "CausalLM" else {})
+    [batch] = open_task(job).batches("train", [[0, 1]])
+    assert batch["input_ids"].max() < len(tokenizer) - 1
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == tokenizer.eos_token_id).all()
+
+
+def test_a_text_with_the_mark_that_its_model_looks_for_is_named(tmp_path, monkeypatch):
+    """T5's classes, and BART's, read the last token that ends a text, and fail at a batch whose texts have several or one."""
+    folder, path = seq2seq_folder(tmp_path / "m"), tmp_path / "t.csv"
+    path.write_text("text,label\n" + "how is,a\nwho is,b\n" * 4 + "<s>the war</s> is,a\n" * 4)
+    for kept in (1 << 20, 0):
+        monkeypatch.setattr("unfreeze_trainer.modalities.text.KEPT_BYTES", kept)
+        message = text_error(folder, path).message
+        assert re.search(
+            r"row (9|10|11|12): the text holds '</s>', by which the model finds the end of a text", message
+        )
+    first_batch(make_job(folder, path, task={"textClassification": {"pooling": "Mean"}}))
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):

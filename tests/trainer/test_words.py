@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tests.trainer.jobs import make_job
+from unfreeze_trainer.commands.facts import facts_of
+from unfreeze_trainer.commands.guess import guess
 from unfreeze_trainer.commands.look import look
+from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.samples import read_splits, read_targets, source_name
 from unfreeze_trainer.data.word_tokens import first_tokens
 from unfreeze_trainer.data.words import joined, read_words, words_in
@@ -55,6 +58,23 @@ def test_the_same_from_json_lines_parquet_and_csv(tmp_path):
         assert source.targets.to_pylist() == [row["tags"] for row in rows]
         assert [joined(words)[0] for words in source.inputs.to_pylist()] == ["New York calls", '"a" b, c']
     assert joined(source.inputs[1].as_py())[1] == [(0, 3), (4, 8)]
+
+
+def test_numbers_of_tags_have_the_names_that_their_file_says(tmp_path):
+    """As in the Parquet of a data set that `datasets` has written, and somebody has copied."""
+    said = {"tags": {"feature": {"names": ["O", "B-x", "I-x"], "_type": "ClassLabel"}, "_type": "List"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": said}})}
+    table = pa.table({"tokens": [[f"far{n}", "who"] for n in range(9)], "tags": [[0, 1]] * 8 + [[1, 2]]})
+    for folder, told in (("with", metadata), ("without", {})):
+        (tmp_path / folder).mkdir()
+        for part in ("0", "1"):
+            parquet.write_table(table.replace_schema_metadata(told), tmp_path / folder / f"part-{part}.parquet")
+    assert read(tmp_path / "with" / "part-0.parquet").targets.to_pylist() == [["O", "B-x"]] * 8 + [["B-x", "I-x"]]
+    assert len(read(tmp_path / "with").targets) == 18
+    cells = read_cells(str(tmp_path / "with" / "part-0.parquet"), "data")
+    assert guess(facts_of(cells), "data").columns == {"tokens": "tokens", "tags": "tags"}
+    with pytest.raises(JobError, match="tag 1 is the number 0, and tags are text"):
+        read(tmp_path / "without")
 
 
 def test_texts_with_spans(tmp_path):

@@ -6,18 +6,21 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unfreeze_trainer.data.columnar import read_arrow, read_parquet, schema_of
 from unfreeze_trainer.data.json_items import open_items
+from unfreeze_trainer.data.label_names import named, names_in_file
 from unfreeze_trainer.data.partitions import name_below, values_of
 from unfreeze_trainer.data.shards import is_several, shards
 from unfreeze_trainer.data.suffixes import BY_COLUMNS, JSON, suffixes
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.data.web_dataset import column_names, holds_media, read_reference, read_web_dataset
+from unfreeze_trainer.objectives.targets.tags import OUTSIDE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -223,7 +226,7 @@ def _by_columns(path: str, where: str, rows: int | None) -> Cells:
     read = read_parquet if suffixes(path)[0] == ".parquet" else read_arrow
     parts = _until(read(path, whole or files[:1], where, Unread(where, skip=True), head=False), rows)
     if whole:
-        table = pa.concat_tables(parts)
+        table = _with_tags(pa.concat_tables(parts), names_in_file(Path(path)))
         total = table.num_rows
     else:
         total = sum(part.num_rows for part in parts)
@@ -233,6 +236,11 @@ def _by_columns(path: str, where: str, rows: int | None) -> Cells:
         except pa.ArrowException:  # lists and structs
             texts[name] = pa.chunked_array([pa.array(map(_text, _plain(table[name])), pa.large_string())])
     return Cells(texts, contents, np.arange(total), total, repeated)
+
+
+def _with_tags(table: pa.Table, names: Mapping[str, Sequence[str]]) -> pa.Table:
+    """Return a table with tags of words in place of their numbers, as the training reads them; other numbers stay."""
+    return named(table, {name: own for name, own in names.items() if OUTSIDE in own}, table.column_names)
 
 
 def _plain(column: pa.ChunkedArray) -> Iterator[Any]:

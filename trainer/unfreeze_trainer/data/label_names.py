@@ -3,14 +3,46 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.resolved import Dataset
+from unfreeze_trainer.data.shards import shards
+from unfreeze_trainer.data.suffixes import BY_COLUMNS
+from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+def names_in_file(file: Path) -> dict[str, list[str]]:
+    """Return what the numbers of columns stand for, as `datasets` writes it into Parquet and Arrow files."""
+    from unfreeze_trainer.data.columnar import schema_of
+    from unfreeze_trainer.sources.card import names_in_features
+
+    if file.suffix.lower() not in BY_COLUMNS:
+        return {}
+    import pyarrow as pa
+
+    try:
+        said = json.loads((schema_of(os.fspath(file)).metadata or {}).get(b"huggingface", b"{}"))
+        return names_in_features(said["info"]["features"])
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}  # whoever reads the file says what is wrong with it
+
+
+def as_its_files_say(dataset: Dataset, where: str) -> Dataset:
+    """Return a data set with the names of its numbers that its first file has, where nothing else has told some."""
+    if dataset.label_names is not None:
+        return dataset
+    try:
+        files = shards(dataset.path, where)
+    except JobError:  # whoever reads it says so
+        return dataset
+    return dataset.model_copy(update={"label_names": names_in_file(Path(files[0])) or None})
 
 
 def with_names(table: pa.Table, dataset: Dataset, columns: Sequence[str]) -> pa.Table:
@@ -18,8 +50,13 @@ def with_names(table: pa.Table, dataset: Dataset, columns: Sequence[str]) -> pa.
 
     `datasets` writes -1 where a sample has no label.
     """
+    return named(table, dataset.label_names or {}, columns)
+
+
+def named(table: pa.Table, known: Mapping[str, Sequence[str]], columns: Sequence[str]) -> pa.Table:
+    """Return what `with_names` does, by the names of each column's numbers."""
     for name in dict.fromkeys(columns):
-        names = (dataset.label_names or {}).get(name)
+        names = known.get(name)
         place = table.schema.get_field_index(name)
         if names and place >= 0 and (column := _named(table[name], names)) is not None:
             table = table.set_column(place, name, column)

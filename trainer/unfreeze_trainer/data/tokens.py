@@ -91,6 +91,12 @@ class Tokens:
             return None
         return int(np.searchsorted(self.ends, beyond[0], side="right")), int(self.ids[beyond[0]])
 
+    def first_uneven(self, token: int, times: int) -> int | None:
+        """Return the index of the first text that does not hold a token so many times; None without."""
+        texts = np.searchsorted(self.ends, np.flatnonzero(self.ids == token), side="right")
+        uneven = np.flatnonzero(np.bincount(texts, minlength=len(self.ends)) != times)
+        return int(uneven[0]) if uneven.size else None
+
     def collate(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Return input_ids and attention_mask (and token_type_ids where the model needs them).
 
@@ -151,11 +157,11 @@ class TokensOnDemand(Tokens):
     tokenizer, texts, max_length
         As of `Tokens`.
     check
-        Called with a text's index and its largest id, once a batch has been made; it raises what is to be raised.
+        Called with the tokens of a batch and the indices of its texts, once it has been made; it raises what is to be raised.
     """
 
     def __init__(
-        self, tokenizer: Any, texts: pa.ChunkedArray, max_length: int, check: Callable[[int, int], None]
+        self, tokenizer: Any, texts: pa.ChunkedArray, max_length: int, check: Callable[[Tokens, Sequence[int]], None]
     ) -> None:
         self._tokenizer, self._texts, self._max_length, self._check = tokenizer, texts, max_length, check
         self._ends = ends_of(texts)
@@ -168,9 +174,7 @@ class TokensOnDemand(Tokens):
             found = Tokens(self._tokenizer, few(self._texts, rows, self._ends), self._max_length)
         except TextError as error:
             raise TextError(int(rows[error.row]), str(error)) from error
-        if found.ids.size:
-            place = int(found.ids.argmax())
-            self._check(int(rows[int(np.searchsorted(found.ends, place, side="right"))]), int(found.ids[place]))
+        self._check(found, [int(row) for row in rows])
         return found.collate(range(len(rows)))
 
 

@@ -43,6 +43,8 @@ class DualEncoder(Library):
     """
 
     name = "transformers"
+    mark: int | None = None
+    """It has no head that looks for a token in texts."""
 
     def __init__(self, job: ResolvedJob, *, frozen: bool) -> None:
         super().__init__(job)

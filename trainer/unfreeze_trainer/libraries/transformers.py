@@ -22,6 +22,7 @@ from unfreeze_trainer.models.adapters.targets import whole_modules
 from unfreeze_trainer.models.experts import require_layers
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import tokenizer_files
+from unfreeze_trainer.models.loading import open_config
 from unfreeze_trainer.models.output_layer import require_output_layer, rescaled
 from unfreeze_trainer.models.pooling import SCRIPT, chosen, files, write_script
 from unfreeze_trainer.models.prompts import require_no_padding
@@ -76,6 +77,14 @@ class Transformers(Library):
     def limits(self) -> Limits:
         """What the model takes."""
         return text_limits(self.path, self.where)
+
+    @property
+    def mark(self) -> int | None:
+        """Token that the head looks for at the end of each text, as those of T5's and BART's classes do; None where it looks for none."""
+        if self._pooling or not self.reads_one_place or not open_config(self.path, self.where).is_encoder_decoder:
+            return None
+        token: int | None = self.tokenizer.eos_token_id
+        return token
 
     def files(self) -> list[str]:
         """Return the names of the files in the model's folder that are loaded."""

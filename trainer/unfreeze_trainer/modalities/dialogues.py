@@ -165,7 +165,12 @@ class Dialogues(Modality):
 
     def _require_rows(self, source: DataSource, tokens: DialogueTokens) -> None:
         rows = self._model.limits.rows
-        if rows is None or not (found := tokens.first_beyond(rows)):
+        if rows is None:
+            return
+        padding = self.tokenizer.pad_token_id
+        if padding >= rows:
+            raise without_embedding(padding, "the padding token", rows=rows, tokenizer=self.tokenizer, where=self.where)
+        if not (found := tokens.first_beyond(rows)):
             return
         what = f"{self.name_of(source, found[0])}: a token"
         raise without_embedding(found[1], what, rows=rows, tokenizer=self.tokenizer, where=self.where)

@@ -159,6 +159,9 @@ class Sequences(Modality):
         rows = self._model.limits.rows
         if rows is None:
             return
+        padding = self.tokenizer.pad_token_id
+        if padding >= rows:
+            raise without_embedding(padding, "the padding token", rows=rows, tokenizer=self.tokenizer, where=self.where)
         for tokens in both:
             if found := tokens.first_beyond(rows):
                 what = f"{self.name_of(source, found[0])}: a token"

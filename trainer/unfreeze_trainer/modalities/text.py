@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +39,10 @@ class TextModel(Protocol):
     @property
     def limits(self) -> Limits:
         """What the model takes."""
+
+    @property
+    def mark(self) -> int | None:
+        """Token that its head looks for at the end of each text, which each has to hold as often; None where it looks for none."""
 
 
 class Text(Modality):
@@ -84,6 +89,10 @@ class Text(Modality):
             self.max_length = guessed_length(self._wanted, self.tokenizer, self._model.config, prompt=prompt)
         else:
             self.max_length = usable_length(self._wanted, self.tokenizer, self._limits, prompt=prompt)
+            if (
+                self._limits.from_start
+            ):  # padding before a text would shift its positions by the length of its neighbours
+                self.tokenizer.padding_side = "right"
         if self.max_length < self._wanted:
             log.warning(
                 "%s takes %d tokens of a text: longer ones are cut there, not at %s.maxLength %d",
@@ -192,20 +201,36 @@ class Text(Modality):
                 tokens = self._tokenize(source)
             except TextError as error:
                 raise self._failed(source, error) from error
-            on_demand = isinstance(tokens, TokensOnDemand)
-            if not on_demand and self._limits.rows is not None and (found := tokens.first_beyond(self._limits.rows)):
-                self._require_row(found[1], f"{self.name_of(source, found[0])}: a token")
+            if not isinstance(tokens, TokensOnDemand):
+                self._check(source, tokens, range(len(tokens.lengths)))
             self._tokens[source] = tokens
         return self._tokens[source]
 
     def _tokenize(self, source: DataSource) -> Tokens:
         if source.inputs.nbytes > KEPT_BYTES:
-
-            def check(row: int, token: int) -> None:
-                self._require_row(token, f"{self.name_of(source, row)}: a token")
-
-            return TokensOnDemand(self.tokenizer, source.inputs, self.max_length, check)
+            return TokensOnDemand(self.tokenizer, source.inputs, self.max_length, partial(self._check, source))
         return Tokens(self.tokenizer, source.inputs, self.max_length)
+
+    def _check(self, source: DataSource, tokens: Tokens, rows: Sequence[int]) -> None:
+        """Raise JobError where the model does not take the tokens of some texts, which are those of these rows of a source."""
+        if self._limits.rows is not None and (found := tokens.first_beyond(self._limits.rows)):
+            self._require_row(found[1], f"{self.name_of(source, rows[found[0]])}: a token")
+        if not self._marks or (uneven := tokens.first_uneven(*self._marks)) is None:
+            return
+        mark = quoted(repr(self.tokenizer.convert_ids_to_tokens(self._marks[0])))
+        raise JobError(
+            "InvalidData",
+            f"{self.name_of(source, rows[uneven])}: the text holds {mark}, by which the model finds the end of a text, and would find"
+            " several: remove it, or write it otherwise",
+        )
+
+    @cached_property
+    def _marks(self) -> tuple[int, int] | None:
+        """The token that the model looks for, and how often the tokenizer writes it; None where there is none."""
+        given = ("a", "b") if self._pairs else ("a",)
+        mark = self._model.mark
+        times = self.tokenizer(*given)["input_ids"].count(mark)
+        return (mark, times) if mark is not None and times else None
 
     def _require_row(self, token: int, what: str) -> None:
         rows = self._limits.rows

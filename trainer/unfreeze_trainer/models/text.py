@@ -69,6 +69,8 @@ class Limits:
     """Id of the padding that its positions are counted from, in families that do so."""
     segments: int = 0
     """Parts of a text, by segment ids, that it tells apart; 0 where it takes no such ids."""
+    from_start: bool = False
+    """Whether it has a table of positions that count from the start of a row, padding before a text among them."""
 
 
 def without_embedding(token: int, what: str, *, rows: int, tokenizer: Any, where: str) -> JobError:
@@ -97,23 +99,20 @@ def text_limits(path: str, where: str) -> Limits:
     Families differ in how many of the rows are positions: those that count from the padding id on (RoBERTa, MPNet, ESM)
     lose the rows up to it, others have an offset (BART, OPT) or say less than they have (YOSO).
     """
-    from transformers.models.auto.modeling_auto import AutoModel
-
-    config = open_config(path, where, use="built")
+    stated = getattr(open_config(path, where, use="built"), "max_position_embeddings", None)
     try:
-        stated = getattr(config, "max_position_embeddings", None)
-        with contextlib.suppress(AttributeError, TypeError):  # one layer tells as much as all, where a config lets it
-            config.num_hidden_layers = 1
-        with torch.device("meta"):
-            skeleton = AutoModel.from_config(config, trust_remote_code=False)
+        try:
+            skeleton = _skeleton(path, where, layers=1)
+        except Exception:  # noqa: BLE001 - some are built of all their layers alone (Gemma 3n), or count them in another way (ProphetNet)
+            skeleton = _skeleton(path, where)
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
         raise failed(f"{where}: the model cannot be built", error, path) from error
     found = [stated] if isinstance(stated, int) and stated > 0 else []
-    anchor = None
+    anchor, table = None, False
     for name, part in skeleton.named_modules():
         weight = getattr(part, "weight", None)
         if name.rpartition(".")[2] in _POSITIONS and isinstance(weight, Tensor):
-            padding = getattr(part, "padding_idx", None)
+            padding, table = getattr(part, "padding_idx", None), True
             anchor = padding if anchor is None else anchor
             found.append(len(weight) - (getattr(part, "offset", 0) if padding is None else padding + 1))
     try:
@@ -121,7 +120,19 @@ def text_limits(path: str, where: str) -> Limits:
     except NotImplementedError:
         tokens = None
     rows = tokens.num_embeddings if isinstance(tokens, nn.Embedding) else None
-    return Limits(min(found, default=None), rows, anchor, _segments(skeleton))
+    return Limits(min(found, default=None), rows, anchor, _segments(skeleton), table and anchor is None)
+
+
+def _skeleton(path: str, where: str, *, layers: int | None = None) -> Any:
+    """Return a folder's model without its weights, with so many layers where its config lets them be set; None for all."""
+    from transformers.models.auto.modeling_auto import AutoModel
+
+    config = open_config(path, where, use="built")
+    if layers is not None:  # one tells as much as all
+        with contextlib.suppress(AttributeError, TypeError):
+            config.num_hidden_layers = layers
+    with torch.device("meta"):
+        return AutoModel.from_config(config, trust_remote_code=False)
 
 
 def _segments(skeleton: nn.Module) -> int:
@@ -136,11 +147,14 @@ def pad_as_the_model(tokenizer: Any, limits: Limits) -> None:
     """Let a tokenizer pad with the token that the model's positions are counted from, if it knows that one.
 
     Everywhere else the model's configuration follows the tokenizer; here that would shift every position by what the two
-    ids differ.
+    ids differ. A padding token that somebody has added to the tokenizer alone has no row in the model: then the end of a text pads,
+    as in a tokenizer without one.
     """
-    padding = limits.padding
+    padding, rows, end = limits.padding, limits.rows, tokenizer.eos_token_id
     if padding is not None and padding != tokenizer.pad_token_id and padding < len(tokenizer):
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
+    if rows is not None and tokenizer.pad_token_id >= rows and end is not None and end < rows:
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 _POSITIONS = frozenset({"position_embeddings", "char_position_embeddings", "embed_positions", "positions_embed", "wpe"})
@@ -190,7 +204,8 @@ def load_text_model(
 
     The head is everything outside the base model (see `transformers_head`), and what the base model has but the
     checkpoint lacks (a pooler). It is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these
-    labels: then training continues.
+    labels: then training continues. What pretraining has learned of it stays too: ModernBERT's classifiers begin with the
+    layers that stand before its output layer.
 
     Parameters
     ----------
@@ -224,6 +239,7 @@ def load_text_model(
     be_quiet()
     config = open_config(path, where)
     try:
+        pretrained = str((config.architectures or [""])[0]).endswith(_PRETRAINING)
         same_kind = (config.problem_type == "regression") == (scale is not None)
         # A classifier's own head reads something else than a pooling.
         own_head = name_outputs(config, labels, problem_type) and same_kind and not pooling
@@ -241,7 +257,7 @@ def load_text_model(
             trained = trained_head(path, where, pooling, labels) if pooling and same_kind else {}
             if trained:
                 module.load_state_dict(trained, strict=False)
-            elif not own_head:
+            elif not (own_head or pretrained):
                 initialize(module, head - fresh)
             if scale and (trained or (own_head and not head <= fresh)):
                 _to_standard(module, head, scale)
@@ -252,6 +268,10 @@ def load_text_model(
     check_complete(module, head, fresh, where)
     names = frozenset(name for name, _ in module.named_parameters())
     return module.train(), head | (fresh & names)
+
+
+_PRETRAINING = ("ForMaskedLM", "ForCausalLM", "ForPreTraining")
+"""How classes of transformers end whose weights are those of a base that has learned from texts alone."""
 
 
 def _to_standard(module: nn.Module, head: Collection[str], scale: Scale) -> None:

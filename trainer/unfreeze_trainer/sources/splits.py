@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unfreeze_api.sources.hf import parse
+from unfreeze_trainer.data.label_names import names_in_file
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.sources.card import CARD, MAX_BYTES, files_of, names_in_features
+from unfreeze_trainer.sources.card import CARD, MAX_BYTES, files_of
 from unfreeze_trainer.sources.selection import config_of
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def _split(dataset: Dataset, role: str, pins: Mapping[str, Pin]) -> Dataset:
         return dataset
     config, split = found
     files = files_of(config, split, role, where)
-    names = {**_features(Path(root, files[0])), **config.label_names}
+    names = {**names_in_file(Path(root, files[0])), **config.label_names}
     return dataset.model_copy(update={"path": _path(root, files, where), "label_names": names or None})
 
 
@@ -74,19 +73,3 @@ def _path(root: str, files: Sequence[str], where: str) -> str:
             "InvalidData", f"{where}: the file {odd!r} has braces or commas in its name: name files by a pattern with *"
         )
     return f"{root}/{{{','.join(files)}}}"
-
-
-def _features(file: Path) -> dict[str, list[str]]:
-    """Return what the numbers of columns stand for, as `datasets` writes it into Parquet and Arrow files."""
-    from unfreeze_trainer.data.columnar import schema_of
-    from unfreeze_trainer.data.suffixes import BY_COLUMNS
-
-    if file.suffix.lower() not in BY_COLUMNS:
-        return {}
-    import pyarrow as pa
-
-    try:
-        said = json.loads((schema_of(os.fspath(file)).metadata or {}).get(b"huggingface", b"{}"))
-        return names_in_features(said["info"]["features"])
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}  # whoever reads the file says what is wrong with it
