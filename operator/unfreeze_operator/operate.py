@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from unfreeze_operator.cluster import connection, watch
 from unfreeze_operator.cluster.api import Api
 from unfreeze_operator.cluster.executor import Delayed, Executor, Mirror
-from unfreeze_operator.cluster.informer import Cache, Kind, Reflector
+from unfreeze_operator.cluster.informer import ABSENT_SECONDS, Cache, Kind, Reflector
 from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.cluster.queue import Queue
 from unfreeze_operator.objects import views
@@ -54,7 +55,12 @@ FIRST_STATUS = 12
 
 
 async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health, stop: asyncio.Event) -> None:
-    """Look after FineTuneJobs until `stop` is set."""
+    """Look after FineTuneJobs until `stop` is set. A namespace that comes to be there has it set: the next process begins with it."""
+    wanted = settings.namespaces
+    if wanted:
+        settings = replace(settings, namespaces=await watch.until_reachable(api, wanted, stop))
+        if stop.is_set():
+            return
     queue: Queue[Key] = Queue(_on_error(metrics), urgent=lambda key: known.is_new(key))  # noqa: PLW0108 - made below
     known, mirrors = _caches(queue.add)
     poller = ProgressPoller(settings, queue.add)
@@ -94,6 +100,14 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         logger.info("All caches are in sync: %d jobs, %d pods.", len(known.fine_tune_jobs), len(known.pods))
         await queue.run(reconciler, settings.workers)
 
+    async def look_for_namespaces() -> None:
+        await watch.until_reachable(api, wanted, stop, settings.namespaces, ABSENT_SECONDS)
+        if not stop.is_set():
+            logger.warning(
+                "A namespace can be looked after that could not before: this process ends, and the next one does."
+            )
+            stop.set()
+
     async with asyncio.TaskGroup() as group:
         parts = [group.create_task(reflector.run(), name=f"watch of {reflector.path}") for reflector in reflectors]
         parts.append(group.create_task(audit.run(settings.audit_interval), name="audit"))
@@ -101,6 +115,8 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         parts.append(group.create_task(work(), name="workers"))
         for part in parts:
             health.watch(part)
+        if settings.namespaces != wanted:
+            parts.append(group.create_task(look_for_namespaces(), name="namespaces"))
         # Kopf ends on SIGTERM and SIGINT, and when one of its own tasks dies.
         await watch.run_kopf(known.fine_tune_jobs, audit, connection.load, settings, stop)
         for part in parts:

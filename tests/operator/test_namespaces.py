@@ -1,5 +1,6 @@
 """An operator for some namespaces alone: it works by Roles in them, and nothing that it asks for is outside of them."""
 
+import click
 import pytest
 
 from tests.operator.test_rights import ROLE
@@ -35,7 +36,7 @@ def test_roles_in_its_namespaces_are_all_that_it_needs(lone_operator, worlds, no
     one, two, strange = worlds(), worlds(), worlds()
     for world in (one, two):
         bind_by_role(world)
-    lone_operator.namespaces = (one.namespace, two.namespace)
+    lone_operator.namespaces = (one.namespace, "deleted", two.namespace)
     lone_operator.start()
     strange.create()
     one.create(nodes=2, fake={"holdAt": 5})
@@ -51,7 +52,9 @@ def test_roles_in_its_namespaces_are_all_that_it_needs(lone_operator, worlds, no
     assert "phase" not in strange.status(), "nobody has looked at it"
     assert strange.children("jobs") == []
     assert lone_operator.metric(f'unfreeze_jobs{{namespace="{strange.namespace}",phase="Pending"}}') is None
-    assert "forbidden" not in lone_operator.log.read_text()
+    refused = [line["message"] for line in lone_operator.lines() if "forbidden" in line["message"]]
+    assert refused, "a namespace that is gone took the Role with it"
+    assert all(message.startswith("Namespace deleted is left out until") for message in refused)
 
 
 def test_namespaces_come_by_flags_or_by_the_environment(monkeypatch):
@@ -59,3 +62,20 @@ def test_namespaces_come_by_flags_or_by_the_environment(monkeypatch):
     assert main.make_context("operator", by_flags).params["namespaces"] == ("team-a", "team-b")
     monkeypatch.setenv("UNFREEZE_OPERATOR_NAMESPACES", "team-a team-b")
     assert main.make_context("operator", ["--trainer-image=i"]).params["namespaces"] == ("team-a", "team-b")
+
+
+WRONG = (
+    "workers=0",
+    "progress-interval=0",
+    "status-interval=-1",
+    "lost-pod-grace=-1",
+    "gang-patience=-1",
+    "watch-silence=0",
+)
+
+
+@pytest.mark.parametrize("option", [*WRONG, "lease-seconds=0", "http-port=70000"])
+def test_an_option_with_which_nothing_would_work_is_refused_by_name(option):
+    with pytest.raises(click.BadParameter) as refused:
+        main.make_context("operator", ["--trainer-image=i", f"--{option}"])
+    assert f"'--{option.partition('=')[0]}'" in refused.value.format_message()

@@ -1,10 +1,13 @@
 """The audit notices what kopf's watch cannot tell: an unfinished first listing, and deletions in a gap."""
 
+import asyncio
 from dataclasses import replace
 
 from tests.operator.fakes import job
+from tests.operator.virtual_time import run
+from unfreeze_operator.cluster.api import ApiError
 from unfreeze_operator.cluster.informer import Cache
-from unfreeze_operator.cluster.watch import Audit
+from unfreeze_operator.cluster.watch import Audit, until_reachable
 
 
 class Server:
@@ -51,3 +54,33 @@ async def test_other_namespaces_are_not_touched():
     cache = known("a")
     await Audit(Server([]), cache, ("elsewhere",)).compare("elsewhere")
     assert len(cache) == 1
+
+
+class Namespaces:
+    """A server on which they come and go; `there` is a set, or an error."""
+
+    def __init__(self, *there):
+        self.there = list(there)
+
+    async def list(self, path, **_):
+        namespace = path.split("/")[-2]
+        if namespace == "a":
+            self.now = self.there.pop(0) if len(self.there) > 1 else self.there[0]
+        if isinstance(self.now, Exception):
+            raise self.now
+        if namespace not in self.now:
+            raise ApiError(403, "Forbidden", "may not")
+
+
+def test_a_namespace_that_is_gone_is_left_out_until_it_is_there_again():
+    """With it went the Role in it."""
+
+    async def look(server, known=(), seconds=100.0):
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_later(seconds, stop.set)
+        return await until_reachable(server, ("a", "b"), stop, known), stop.is_set()
+
+    assert run(look(Namespaces({"a"}))) == (("a",), False)
+    assert run(look(Namespaces(set(), TimeoutError(), ApiError(500, "", ""), {"b"}))) == (("b",), False)
+    assert run(look(Namespaces({"a"}, {"a"}, {"a", "b"}), ("a",))) == (("a", "b"), False)
+    assert run(look(Namespaces(set(), {"a"}), ("a", "b"))) == (("a", "b"), True), "it stops where nothing more comes"

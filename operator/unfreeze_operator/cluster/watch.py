@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -181,6 +182,42 @@ async def wait_for_crd(api: Api, pause: float = 1.0) -> None:
         except (aiohttp.ClientError, TimeoutError) as error:
             logger.warning("The API server does not answer: %s", error)
         await asyncio.sleep(pause)
+
+
+async def reachable(api: Api, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of some namespaces whose FineTuneJobs can be listed.
+
+    The operator's Role in a namespace goes with it: one that is deleted must not take the operator away from all others.
+    """
+    found = []
+    for namespace in namespaces:
+        try:
+            await api.list(FINE_TUNE_JOBS.path(namespace), params={"limit": "1"}, accept=NAMES_ONLY)
+        except ApiError as error:
+            if error.status not in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+                raise
+            logger.warning("Namespace %s is left out until its FineTuneJobs can be listed: %s", namespace, error)
+        else:
+            found.append(namespace)
+    return tuple(found)
+
+
+async def until_reachable(
+    api: Api, namespaces: tuple[str, ...], stop: asyncio.Event, known: tuple[str, ...] = (), pause: float = 5.0
+) -> tuple[str, ...]:
+    """Look until one more of some namespaces than those that are known can be looked after, or until `stop` is set; return all of them."""
+    while not stop.is_set():
+        try:
+            found = await reachable(api, namespaces)
+        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+            logger.warning("Whether namespaces can be looked after is not known: %s", error)
+        else:
+            if set(found) - set(known):
+                return found
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await stop.wait()
+    return known
 
 
 class Audit:
