@@ -238,3 +238,13 @@ def test_rows_of_the_same_input_do_not_tell_each_other():
     same = scores(noise, labels, "Label", np.zeros(40, int))
     assert same.rows == pytest.approx(np.full(40, 1 / 4)), "nothing but copies: nobody tells anything"
     assert scores(noise, labels, "Label", np.arange(40)).knn == scores(noise, labels, "Label").knn
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96), (96, 32)])
+def test_places_of_a_picture_are_averaged_wherever_its_channels_stand(height, width):
+    """Swin's stand last."""
+    batch = {"images": torch.zeros(2, 3, height, width)}
+    places = torch.randn(2, 24, height // 32, width // 32)
+    expected = places.mean((2, 3))
+    assert torch.allclose(pooled_rows(places, batch, 2), expected)
+    assert torch.allclose(pooled_rows(places.permute(0, 2, 3, 1), batch, 2), expected)
