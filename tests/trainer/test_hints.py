@@ -148,3 +148,22 @@ def test_the_one_folder_around_those_of_the_labels_is_told(tmp_path):
     assert len(read_images(dataset, "x", checked=0, kind=Unlabelled).inputs) == 2
     (tmp_path / "pets" / "2.png").touch()
     assert len(read_images(dataset, "x", checked=0).inputs) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["1.HEIC", "2.jfif"],
+            r"\.webp, and what lies there in \.heic, \.jfif: convert it, add some, or remove the folder",
+        ),
+        ([".hidden/1.png"], r"\.webp\. Add some, or remove the folder"),
+    ],
+)
+def test_a_label_without_pictures_is_told_what_lies_there(tmp_path, names, said):
+    for name in ("a/1.png", *(f"b/{name}" for name in names)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    dataset = Dataset(source="pets", path=str(tmp_path), columns=Columns())
+    with pytest.raises(JobError, match=f"no images in the label's folder b; they end in .*{said}"):
+        read_images(dataset, "x", checked=0)

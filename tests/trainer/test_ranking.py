@@ -310,3 +310,13 @@ def test_rows_that_could_not_be_read_are_not_counted(monkeypatch):
     ):
         monkeypatch.setattr(rank_module, name, stub)
     assert rank_module.rank(job).rows == 60
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96), (96, 32)])
+def test_places_of_a_picture_are_averaged_wherever_its_channels_stand(height, width):
+    """Swin's stand last."""
+    batch = {"images": torch.zeros(2, 3, height, width)}
+    places = torch.randn(2, 24, height // 32, width // 32)
+    expected = places.mean((2, 3))
+    assert torch.allclose(pooled_rows(places, batch, 2), expected)
+    assert torch.allclose(pooled_rows(places.permute(0, 2, 3, 1), batch, 2), expected)

@@ -38,6 +38,8 @@ _SPLIT = re.compile(
     re.IGNORECASE,
 )
 """Names of folders that hold a split, and not the files of a label."""
+_FOLDERS = {"hidden": "hidden folders", "linked": "links to folders within those of labels"}
+"""What is left out beside files of other suffixes."""
 _OF_FOLDERS = ("Labels", "LabelSets")
 """Targets that the folders of files say."""
 
@@ -240,7 +242,7 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
     for label in folders:
         _require_text(str(root / label), root, where)
         closed.folder(label)
-        found = []
+        found, before = [], left_out.copy()
         for file in _files_below(root / label, left_out):
             suffix = os.path.splitext(file.name)[1].lower()  # noqa: PTH122 - of millions of files
             if suffix not in kind.suffixes or file.name.startswith("."):
@@ -249,9 +251,11 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
                 _require_text(file.path, root, where)
                 found.append(closed.entry(file, gone=skip))
         if not found:
+            others = some_of(sorted((left_out - before).keys() - _FOLDERS.keys()))
+            there = f", and what lies there in {others}: convert it, add" if others else ". Add"
             raise JobError(
                 "InvalidData",
-                f"{where}: no {kind.files} in the label's folder {label}; they end in {', '.join(sorted(kind.suffixes))}. Add"
+                f"{where}: no {kind.files} in the label's folder {label}; they end in {', '.join(sorted(kind.suffixes))}{there}"
                 " some, or remove the folder",
             )
         paths += sorted(found)
@@ -290,11 +294,10 @@ def _files_below(folder: Path | str, left_out: Counter[str]) -> Iterator[os.DirE
 
 def tell_left_out(where: str, left_out: Counter[str], beside: int = 0) -> None:
     """Log what of a folder is not read, by suffix, and how many files lie beside the folders of labels."""
-    folders = {"hidden": "hidden folders", "linked": "links to folders within those of labels"}
     left = [
-        f"{count} files of {suffix}" for suffix, count in sorted(left_out.items()) if count and suffix not in folders
+        f"{count} files of {suffix}" for suffix, count in sorted(left_out.items()) if count and suffix not in _FOLDERS
     ]
-    left += [f"{left_out[kind]} {what}" for kind, what in folders.items() if left_out[kind]]
+    left += [f"{left_out[kind]} {what}" for kind, what in _FOLDERS.items() if left_out[kind]]
     left += [f"{beside} files beside the labels' folders"] * bool(beside)
     if left:
         log.warning("%s: left out: %s", where, ", ".join(left))

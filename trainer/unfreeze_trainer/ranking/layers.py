@@ -21,6 +21,8 @@ from unfreeze_trainer.models.blocks import HEAD, Block
 from unfreeze_trainer.models.padding import Frames, frames_of
 from unfreeze_trainer.ranking.order import READ
 
+PICTURES = "images"
+"""What a batch calls pictures, (samples, channels, height, width)."""
 _TOKENS, _PICTURE = 3, 4
 """Dimensions of the output of a layer that has a vector for each token, or for each place of a picture."""
 
@@ -133,7 +135,7 @@ def pooled_rows(
     """Return a vector for each sample, (samples, width); None where the samples do not come first.
 
     Tokens, and moments of clips by `frames`, are averaged without padding, places of a picture all. Channels come first unless the
-    two dimensions that are alike say otherwise. `further` says that tokens beyond the batch's length are padding of the model's own.
+    two dimensions that are to each other as the picture's sides, or else alike, say otherwise. `further` says that tokens beyond the batch's length are padding of the model's own.
     """
     if value.ndim < 2 or value.ndim > _PICTURE or len(value) != samples:  # noqa: PLR2004 - samples and width
         return None
@@ -148,6 +150,10 @@ def pooled_rows(
             return (value * mask).sum(1) / mask.sum(1).clamp(min=1)
         return value.mean(1)
     if value.ndim == _PICTURE:
-        last = value.shape[1] == value.shape[2] != value.shape[3]
+        first, second, third = value.shape[1:]
+        high, wide = batch[PICTURES].shape[-2:] if PICTURES in batch else (1, 1)
+        last = first == second != third
+        if high != wide:
+            last = abs(first / second - high / wide) < abs(second / third - high / wide)
         return value.mean((1, 2) if last else (2, 3))
     return value
