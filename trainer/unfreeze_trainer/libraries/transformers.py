@@ -32,6 +32,7 @@ from unfreeze_trainer.models.text import (
     load_text_model,
     load_tokenizer,
     pad_as_the_model,
+    require_classifier,
     text_limits,
 )
 
@@ -65,6 +66,9 @@ class Transformers(Library):
     def open(self, head: Head) -> None:
         """Take what the data says, and look at the tokenizer."""
         super().open(head)
+        if not self._pooling:
+            field = f"spec.task.{self.job.task.kind.member}.pooling" if self.reads_one_place else ""
+            require_classifier(self.path, self.where, self.auto, field)
         self._open_tokenizer()
 
     def _open_tokenizer(self) -> None:
