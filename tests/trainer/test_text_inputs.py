@@ -13,6 +13,8 @@ from pyarrow import parquet
 from tests.trainer.jobs import WORDS, bert_folder, decoder_folder, make_job, seq2seq_folder, write_csv
 from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models import export
+from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.models.text import Limits, text_limits, usable_length
 from unfreeze_trainer.objectives.targets.labels import encode_labels
 from unfreeze_trainer.tasks import open_task
@@ -184,6 +186,23 @@ def test_what_pretraining_has_learned_of_a_head_stays_and_not_what_other_labels_
     assert torch.equal(loaded.module.head.dense.weight, before.head.dense.weight) == stays
     assert "head.dense.weight" in loaded.blocks[-1].parameters
     assert len(loaded.module.classifier.weight) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt2", "albert"])
+def test_adapters_are_loaded_again_on_bases_that_say_less_or_otherwise(tmp_path, monkeypatch, family):
+    """GPT-2's config.json names no padding; ALBERT's embeddings are narrower than its layers."""
+    monkeypatch.setattr(export, "reload", plain_outputs)
+    if family == "gpt2":
+        folder, change = decoder_folder(tmp_path / "m", "gpt2"), {"adapter": {"type": "LoRA"}}
+    else:
+        folder = configured(tmp_path / "m", "albert", **SMALL, embedding_size=8, max_position_embeddings=24)
+        prompt = {"type": "PromptTuning", "promptTuning": {"numVirtualTokens": 2}}
+        change = {"adapter": prompt, "task": {"textClassification": {"pooling": "Mean"}}}
+    task = open_task(make_job(folder, write_csv(tmp_path / "t.csv"), **change))
+    module = task.build_model().module.eval()
+    task.export(module, tmp_path / "out", "Adapter")
+    task.verify_export(tmp_path / "out", "Adapter", module)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "roberta"])
