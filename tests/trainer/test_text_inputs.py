@@ -13,6 +13,8 @@ from pyarrow import parquet
 from tests.trainer.jobs import WORDS, bert_folder, decoder_folder, make_job, seq2seq_folder, write_csv
 from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models import export
+from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.models.text import Limits, text_limits, usable_length
 from unfreeze_trainer.objectives.targets.labels import encode_labels
 from unfreeze_trainer.tasks import open_task
@@ -186,6 +188,41 @@ def test_what_pretraining_has_learned_of_a_head_stays_and_not_what_other_labels_
     assert len(loaded.module.classifier.weight) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt2", "albert"])
+def test_adapters_are_loaded_again_on_bases_that_say_less_or_otherwise(tmp_path, monkeypatch, family):
+    """GPT-2's config.json names no padding; ALBERT's embeddings are narrower than its layers."""
+    monkeypatch.setattr(export, "reload", plain_outputs)
+    if family == "gpt2":
+        folder, change = decoder_folder(tmp_path / "m", "gpt2"), {"adapter": {"type": "LoRA"}}
+    else:
+        folder = configured(tmp_path / "m", "albert", **SMALL, embedding_size=8, max_position_embeddings=24)
+        prompt = {"type": "PromptTuning", "promptTuning": {"numVirtualTokens": 2}}
+        change = {"adapter": prompt, "task": {"textClassification": {"pooling": "Mean"}}}
+    task = open_task(make_job(folder, write_csv(tmp_path / "t.csv"), **change))
+    module = task.build_model().module.eval()
+    task.export(module, tmp_path / "out", "Adapter")
+    task.verify_export(tmp_path / "out", "Adapter", module)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "roberta"])
+def test_a_head_for_the_same_labels_in_another_order_goes_on(tmp_path, kind):
+    """Most of the hub's taggers and classifiers do not sort theirs."""
+    from transformers import AutoModelForSequenceClassification
+
+    folder = configured(tmp_path / "m", kind, **FAMILIES[kind], pad_token_id=0)
+    before = AutoModelForSequenceClassification.from_pretrained(
+        folder, id2label={0: "c", 1: "a", 2: "b"}, label2id={"c": 0, "a": 1, "b": 2}
+    ).eval()
+    before.save_pretrained(folder)
+    task = open_task(make_job(folder, write_csv(tmp_path / "t.csv")))
+    module = task.build_model().module.eval()
+    [batch] = task.batches("train", [[0, 1, 2]])
+    with torch.no_grad():
+        assert torch.allclose(task.forward(module, batch), before(**batch).logits[:, [1, 2, 0]], atol=1e-6)
+    assert module.config.id2label == {0: "a", 1: "b", 2: "c"}
+
+
 # Tokenizers
 
 
@@ -252,6 +289,23 @@ def test_a_text_with_the_mark_that_its_model_looks_for_is_named(tmp_path, monkey
             r"row (9|10|11|12): the text holds '</s>', by which the model finds the end of a text", message
         )
     first_batch(make_job(folder, path, task={"textClassification": {"pooling": "Mean"}}))
+
+
+@pytest.mark.parametrize(
+    ("task", "remedy"),
+    [
+        ("TextClassification", r"set spec\.task\.textClassification\.pooling to LastToken \(decoders\) or Mean"),
+        ("TokenClassification", "choose another model$"),
+    ],
+)
+def test_an_architecture_without_a_classifier_is_named_with_what_to_do(tmp_path, task, remedy):
+    folder = configured(tmp_path / "m", "granite", **SMALL)
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps({"text": w, "label": w, "tokens": [w], "tags": [w]}) + "\n" for w in "ab" * 4))
+    with pytest.raises(JobError, match=rf"transformers has no For\w+ of the kind 'granite': .*{remedy}"):
+        open_task(make_job(folder, path, task={"type": task}))
+    options = {"type": "TextClassification", "textClassification": {"pooling": "LastToken"}}
+    assert open_task(make_job(folder, path, task=options)).build_model().module.modes == ["lasttoken"]
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):

@@ -32,6 +32,7 @@ from unfreeze_trainer.models.text import (
     load_text_model,
     load_tokenizer,
     pad_as_the_model,
+    require_classifier,
     text_limits,
 )
 
@@ -65,6 +66,9 @@ class Transformers(Library):
     def open(self, head: Head) -> None:
         """Take what the data says, and look at the tokenizer."""
         super().open(head)
+        if not self._pooling:
+            field = f"spec.task.{self.job.task.kind.member}.pooling" if self.reads_one_place else ""
+            require_classifier(self.path, self.where, self.auto, field)
         self._open_tokenizer()
 
     def _open_tokenizer(self) -> None:
@@ -199,7 +203,9 @@ class Transformers(Library):
 
     def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
         place, imports = json.dumps(folder), ["AutoTokenizer"]
-        options = "" if self._pooling else ", id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True"
+        options = (
+            "" if self._pooling else f", id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True{self._ids}"
+        )
         if spec := self.job.model.quantization:
             values = ", ".join(f"{name}={value!r}" for name, value in config_options(spec, self._kept).items())
             options += f",\n    dtype=torch.float32, quantization_config=BitsAndBytesConfig({values})"
@@ -223,6 +229,15 @@ class Transformers(Library):
             self._predict(example),
             f'model(**tokenizer({example.batch}, truncation=True, padding=True, return_tensors="pt")).logits',
         )
+
+    @property
+    def _ids(self) -> str:
+        """Arguments of from_pretrained by which a base looks for the tokenizer's marks, as in training, where its own are others or none."""
+        config = open_config(self.path, self.where)
+        names = ["pad_token_id", *(["eos_token_id"] if config.is_encoder_decoder else [])]
+        marks = {name: getattr(self.tokenizer, name) for name in names}
+        others = {name: mark for name, mark in marks.items() if mark not in (None, getattr(config, name, None))}
+        return "".join(f", {name}={mark}" for name, mark in others.items())
 
     def _predict(self, example: Example) -> str:
         answer = self.head.answer("model(**inputs).logits")

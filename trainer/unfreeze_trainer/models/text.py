@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,6 +187,34 @@ def _no_room(prompt: int, positions: int | None) -> JobError:
     )
 
 
+def require_classifier(path: str, where: str, auto: str, field: str) -> None:
+    """Raise JobError InvalidModel where transformers has no class of a kind for a folder's architecture, and say what to do.
+
+    Parameters
+    ----------
+    path, where
+        The folder, and what messages start with.
+    auto
+        transformers' class that chooses the architecture's.
+    field
+        Of the manifest that says what another head reads; empty where there is none.
+    """
+    from transformers.models.auto import modeling_auto
+
+    config = open_config(path, where)
+    if type(config) in getattr(modeling_auto, auto)._model_mapping:  # noqa: SLF001 - it names no other
+        return
+    remedy = (
+        f"set {field} to LastToken (decoders) or Mean (encoders), or choose another model"
+        if field
+        else "choose another model"
+    )
+    raise JobError(
+        "InvalidModel",
+        f"{where}: transformers has no {auto.removeprefix('AutoModel')} of the kind {config.model_type!r}: {remedy}",
+    )
+
+
 def load_text_model(
     path: str,
     where: str,
@@ -204,7 +232,7 @@ def load_text_model(
 
     The head is everything outside the base model (see `transformers_head`), and what the base model has but the
     checkpoint lacks (a pooler). It is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these
-    labels: then training continues. What pretraining has learned of it stays too: ModernBERT's classifiers begin with the
+    labels, in whatever order: then training continues. What pretraining has learned of it stays too: ModernBERT's classifiers begin with the
     layers that stand before its output layer.
 
     Parameters
@@ -241,6 +269,7 @@ def load_text_model(
     try:
         pretrained = str((config.architectures or [""])[0]).endswith(_PRETRAINING)
         same_kind = (config.problem_type == "regression") == (scale is not None)
+        order = _places(config.id2label or {}, labels) if same_kind and not (pooling or scale) else None
         # A classifier's own head reads something else than a pooling.
         own_head = name_outputs(config, labels, problem_type) and same_kind and not pooling
         config.pad_token_id = tokenizer.pad_token_id
@@ -257,7 +286,7 @@ def load_text_model(
             trained = trained_head(path, where, pooling, labels) if pooling and same_kind else {}
             if trained:
                 module.load_state_dict(trained, strict=False)
-            elif not (own_head or pretrained):
+            elif not (own_head or pretrained or (order and _reorder(module, head - fresh, order))):
                 initialize(module, head - fresh)
             if scale and (trained or (own_head and not head <= fresh)):
                 _to_standard(module, head, scale)
@@ -272,6 +301,27 @@ def load_text_model(
 
 _PRETRAINING = ("ForMaskedLM", "ForCausalLM", "ForPreTraining")
 """How classes of transformers end whose weights are those of a base that has learned from texts alone."""
+
+
+def _places(named: Mapping[int, str], labels: Sequence[str]) -> list[int] | None:
+    """Return which output of a checkpoint each label is, None where it is one for other labels."""
+    names = [named[index] for index in sorted(named)]
+    return [names.index(label) for label in labels] if sorted(names) == sorted({*labels}) else None
+
+
+@torch.no_grad()
+def _reorder(module: nn.Module, head: Collection[str], places: Sequence[int]) -> bool:
+    """Put the outputs of a head into another order, whose places in the one that it has are given; return whether it could be done."""
+    found = [
+        part
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear) and f"{name}.weight" in head and part.out_features == len(places)
+    ]
+    if not found:
+        return False
+    for parameter in found[-1].parameters():
+        parameter.copy_(parameter[list(places)])
+    return True
 
 
 def _to_standard(module: nn.Module, head: Collection[str], scale: Scale) -> None:

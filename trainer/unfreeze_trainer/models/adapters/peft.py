@@ -101,6 +101,8 @@ def add_peft(
     prompt = adapter.of(PromptTuningSpec)
     if prompt and prompt.prompt_tuning_init == "Text":
         options["tokenizer_name_or_path"] = base
+    if adapter.type in ("PromptTuning", "PTuning") and (width := _embedding_width(module)):
+        options["token_dim"] = width  # PEFT takes the width of the layers, which ALBERT's embeddings do not have
     if text:  # PEFT takes a transformers model's own, and warns of others
         options["base_model_name_or_path"] = base
     before = {name: block.name for block in blocks for name in block.parameters}
@@ -126,6 +128,15 @@ def _require_linear(module: nn.Module, targets: Collection[str], start: str, fie
                 f"{field}: {name} is {kind}, and what initLoraWeights {start} starts from PEFT finds in linear layers alone: set"
                 " that to Default or Gaussian, or name linear layers",
             )
+
+
+def _embedding_width(module: Any) -> int | None:
+    """Return how wide a model's embeddings of tokens are; None in one that has none."""
+    try:
+        table = module.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return table.embedding_dim if isinstance(table, nn.Embedding) else None
 
 
 def _leave_casts_to_autocast(wrapped: nn.Module) -> None:
