@@ -244,6 +244,20 @@ def test_another_kind_of_model_and_a_metric_without_classes_are_refused(places, 
         open_task(job_of(places, tmp_path, training={"batchSize": 1}))
 
 
+def test_an_export_puts_padding_where_training_did(places, tmp_path, monkeypatch):
+    """Gemma's tokenizer, which SigLIP 2 of a fixed size has, puts it before a text by itself."""
+    from transformers import AutoTokenizer
+
+    monkeypatch.setattr(type(AutoTokenizer.from_pretrained(places / "siglip")), "padding_side", "left", raising=False)
+    task = open_task(job_of(places, tmp_path, "siglip"))
+    task.modality.save(tmp_path)
+    [batch] = task.batches("train", [[0]])
+    plain = AutoTokenizer.from_pretrained(tmp_path)
+    text = task._splits["train"].source.inputs[0].as_py()["text"]
+    read = plain(text, padding="max_length", truncation=True, return_tensors="pt")
+    assert torch.equal(read["input_ids"], batch["text.input_ids"])
+
+
 def test_a_look_and_a_survey_tell_what_there_is(places, tmp_path):
     job = job_of(places, tmp_path)
     assert look(job) == "samples: 18 in train, 6 in validation"
