@@ -18,6 +18,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from tests.trainer.jobs import audio_folder, audio_model, bert_folder, make_job
 from unfreeze_api.contracts.resolved import Columns, Dataset, Semantics
 from unfreeze_trainer.commands.look import look
+from unfreeze_trainer.commands.media import _clip
 from unfreeze_trainer.data import clips
 from unfreeze_trainer.data.audio import read_audio
 from unfreeze_trainer.data.clips import ClipError, decode, read_header
@@ -147,6 +148,28 @@ def test_what_is_too_much_at_once_says_how_much(tmp_path, monkeypatch):
         ClipError, match="1 seconds of 1 channels at 16000 Hz are more than can be read; mix it down, res"
     ):
         decode(str(tmp_path / "a.wav"), RATE, RATE)
+
+
+def test_a_look_reads_long_clips_part_by_part(tmp_path, monkeypatch):
+    """A job hears the beginning alone: what is too much at once for it is no broken file."""
+    monkeypatch.setattr(clips, "MAX_VALUES", 9_000)
+    monkeypatch.setattr(clips, "_BLOCK", 4_000)
+    values = np.stack([tone(1), tone(1)], axis=1)
+    soundfile.write(tmp_path / "a.wav", values, RATE, subtype="FLOAT")
+    content = (tmp_path / "a.wav").read_bytes()
+    assert _clip(str(tmp_path / "a.wav")) == _clip(content)
+    assert _clip(content)[:2] == ((1.0, RATE), f"{RATE} Hz")
+    values[-1] = np.nan
+    soundfile.write(tmp_path / "a.wav", values, RATE, subtype="FLOAT")
+    with pytest.raises(ClipError, match="values that are no numbers"):
+        _clip(str(tmp_path / "a.wav"))
+    clips.check(str(tmp_path / "a.wav"), 0.5)
+    soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 40_000), RATE)
+    (tmp_path / "a.flac").write_bytes((tmp_path / "a.flac").read_bytes()[:-30_000])
+    with pytest.raises(ClipError, match=r"lost sync|it ends after"):
+        _clip(str(tmp_path / "a.flac"))
+    with pytest.raises(ClipError, match="it cannot be read"):
+        _clip(str(tmp_path / "none.wav"))
 
 
 # Sources
