@@ -162,9 +162,11 @@ class TimmTower(Timm, ImageTower):
 class TransformersTower(TransformersImage, ImageTower):
     """An encoder of pictures of transformers."""
 
+    bare = True
+
     @cached_property
     def _config(self) -> Any:
-        config = load_config(self.path, self.where)
+        config = load_config(self.path, self.where, bare=self.bare)
         if hasattr(config, "vision_config"):
             raise JobError(
                 "InvalidModel",
