@@ -202,6 +202,8 @@ def test_chance_is_what_guessing_finds():
         ([{"image": "pictures/0.png", "text": " "}], "no text in column 'text' of row 1; fill in or remove it"),
         ([{"image": "", "text": "a"}], "no picture in column 'image' of row 1; remove it"),
         ([{"image": "pictures/none.png", "text": "a"}], "row 1, column 'image': no such image"),
+        ([{"image": "pictures/0.png", "text": ["a", "b"]}], "of several texts each a row of its own"),
+        ([{"images": [], "annotations": []}], "the file is in the form of COCO, with images and annotations apart"),
         ([{"image": "pictures/0.png", "text": word} for word in WORDS[:8]], "all have a cell in common"),
     ],
 )

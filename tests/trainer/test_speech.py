@@ -171,6 +171,9 @@ def test_a_silent_clip_is_named_and_a_folder_is_no_table(folder):
     assert "its 0.5 seconds are silent, and it has a text; replace or remove it" in said
     (folder / "labelled" / "who").mkdir(parents=True)
     assert "a folder of audio files says nothing of what is said in them" in refused(folder, table="labelled")
+    for name in ("train.tsv", "test.tsv"):
+        (folder / "labelled" / name).touch()
+    assert "test.tsv, train.tsv lie in it: name one" in refused(folder, table="labelled")
     assert "'said'" in refused(folder, data={"train": {"columns": {"text": "said"}}})
 
 
