@@ -122,6 +122,20 @@ def test_what_is_louder_than_any_sound_is_refused(tmp_path, value):
         decode(str(tmp_path / "a.wav"), RATE, RATE)
 
 
+def test_whole_numbers_that_were_written_as_floats_are_said(tmp_path, data):
+    """They are heard as they are: what Whisper's and AST's extractors make of them is not what they make of sound."""
+    clips = audio_folder(tmp_path / "clips", 4)
+    task = task_of(audio_model(tmp_path / "m"), clips)
+    task.check_samples(0, 1)
+    assert not task.warnings
+    for path in clips.rglob("*.wav"):
+        values, rate = soundfile.read(path, dtype="int16")
+        soundfile.write(path, values.astype(np.float32), rate, subtype="FLOAT")
+    task = task_of(tmp_path / "m", clips)
+    task.check_samples(0, 1)
+    assert re.search(r"clips hold values up to \d.*, and sound lies between -1 and 1", task.warnings[0])
+
+
 def test_flac_of_a_stream_is_read_to_its_end(tmp_path):
     path, streamed = tmp_path / "a.flac", tmp_path / "streamed.flac"
     soundfile.write(path, tone(0.5), RATE)

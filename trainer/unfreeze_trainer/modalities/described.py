@@ -81,6 +81,7 @@ class Described(Modality):
     ) -> None:
         super().__init__(job)
         self.seen, self._key, self._writer, self._given = seen, key, writer, options
+        seen.warnings = self.warnings
         self._targets, self._ignored = targets, ignored
         self.tokenizer = writer.language.tokenizer
         self._tokens: dict[DataSource, CaptionTokens] = {}
