@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 import torch
 from pydantic import ValidationError
@@ -111,6 +112,12 @@ class Asked:
             return None
         factor, offset = (torch.tensor(values, dtype=torch.float64, device=self.device) for values in scale)
         return factor, offset
+
+
+def tell_cut(task: ComposedTask, data: object) -> None:
+    """Say on standard error how many clips a finished model hears the beginning of alone: training has made it as short as its own were."""
+    if said := task.heard_in_part(SPLIT):
+        click.echo(f"Warning: {data}: {said}, and the model does not hear what comes after", err=True)
 
 
 def chunks(task: ComposedTask) -> Iterator[np.ndarray]:

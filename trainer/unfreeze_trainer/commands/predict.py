@@ -192,13 +192,16 @@ def _ask(
     finished: Finished, data: Path, words: tuple[Sequence[str], Sequence[str]] | None, opened_by: Mapping[str, Any]
 ) -> Asked:
     """Open a model and data by the parameters of `ask`; where classes are told by words, with these and their prompts."""
+    from unfreeze_trainer.commands.asked import ask, tell_cut
+
     if words:
         from unfreeze_trainer.commands.by_words import ask_by_words
 
-        return ask_by_words(finished, data, *words, **opened_by)
-    from unfreeze_trainer.commands.asked import ask
-
-    return ask(finished, data, **opened_by)
+        asked = ask_by_words(finished, data, *words, **opened_by)
+    else:
+        asked = ask(finished, data, **opened_by)
+    tell_cut(asked.task, data)
+    return asked
 
 
 @click.command()

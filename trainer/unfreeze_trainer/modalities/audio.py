@@ -124,6 +124,11 @@ class Audio(Files):
             if rank == 0 and (cut := int((self._lasting(source) > self.max_seconds).sum())):
                 self._tell_cut(source, cut)
 
+    def heard_in_part(self, split: Split) -> str:
+        """Return how many clips of a split are longer than what the model hears, for people; empty where none is."""
+        count = int((self._lasting(split.source)[split.rows] > self.max_seconds).sum())
+        return f"{count} of {len(split)} clips are longer than {self.max_seconds:g} seconds" if count else ""
+
     def _tell_cut(self, source: DataSource, cut: int) -> None:
         """Say how many clips of a source are cut."""
         log.info(

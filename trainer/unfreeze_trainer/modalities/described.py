@@ -193,6 +193,10 @@ class Described(Modality):
             self._parts[source] = part_of(source, self._key) if both else source
         return replace(split, source=self._parts[source])
 
+    def heard_in_part(self, split: Split) -> str:
+        """Return how many clips are longer than what the encoder hears, for people; empty where none is."""
+        return self.seen.heard_in_part(self.split_of(split))
+
     def lengths(self, split: Split) -> np.ndarray:
         """Return how many tokens prompt and text of each sample have, int64 of shape (samples,)."""
         if split.source not in self._tokens:

@@ -112,6 +112,10 @@ class _Alike(Aligned):
         """Return what a JobError's message calls a sample."""
         return self._one.name_of(source, row)
 
+    def heard_in_part(self, split: Split) -> str:
+        """Return how many clips are longer than what is heard of them, for people; empty where none is."""
+        return self._one.heard_in_part(split)
+
     def lengths(self, split: Split) -> np.ndarray:
         """Return the length of each sample of a split, int64 of shape (samples,)."""
         return self._one.lengths(split)
