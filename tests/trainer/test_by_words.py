@@ -167,6 +167,31 @@ def test_an_export_tells_classes_by_the_texts_that_lie_closest(places, export, m
 
 
 @pytest.mark.slow
+def test_recall_of_what_belongs_together_is_measured_by_the_heads_of_the_export(places, export, tmp_path):
+    bridge = bridge_layers.load(str(export))
+    rows = [json.loads(line) for line in (places / "rows.jsonl").read_text().splitlines()]
+    pictures = bridge.embed_image([Image.open(row["image"]) for row in rows])
+    cosines = pictures @ bridge.embed_text([row["text"] for row in rows]).T
+    done = ask("evaluate", export, places / "rows.jsonl", "--output", "json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["samples"] == 8
+    for name, way in (("imageToText", cosines), ("textToImage", cosines.T)):
+        right = (way.argmax(dim=1) == torch.arange(8)).double().mean().item()
+        assert found["metrics"][f"{name}RecallAt1"] == pytest.approx(right)
+    assert "by --prompt TEXT" in " ".join(ask("evaluate", export, places / "pictures").stderr.split())
+    folder = tmp_path / "export"
+    shutil.copytree(export, folder)
+    marker = json.loads((folder / MARKER).read_text())
+    marker["described"]["task"]["alignment"]["width"] = 9
+    (folder / MARKER).write_text(json.dumps(marker))
+    said = ask("evaluate", folder, places / "rows.jsonl")
+    assert "described.task.alignment cannot be read" in " ".join(said.stderr.split()), "heads would be drawn anew"
+    (folder / "heads.safetensors").unlink()
+    assert "heads.safetensors is missing" in " ".join(ask("evaluate", folder, places / "rows.jsonl").stderr.split())
+
+
+@pytest.mark.slow
 def test_clips_are_told_by_words_too(places, export):
     done = ask("predict", export, places / "tones", "--class", "river", "--class", "city")
     assert done.exit_code == 0, done.output
