@@ -34,6 +34,7 @@ from unfreeze_trainer.judgement.stages import Probed, stage_helps
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.blocks import HEAD, Block
 from unfreeze_trainer.models.bridge import Encoders
+from unfreeze_trainer.models.captioner import Reader
 from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.runs.stages import StageResult, after_stages, read_results, stage_jobs, staged_model
 from unfreeze_trainer.tasks import open_task
@@ -439,3 +440,9 @@ def test_encoders_compute_equal_inputs_once_where_they_are_asked_to():
     torch.testing.assert_close(found, wanted)
     encoders({"image.x": batches[0]})
     assert seen[-1] == 4
+    reader = Reader(torch.nn.Linear(4, 3), lambda module, inputs: features(module, inputs)[:, None])
+    seen.clear()
+    with reader.remembering(row_keys), torch.no_grad():
+        found = [reader({"x": batch}) for batch in batches]
+    assert seen == [2, 1, 1], "that of a captioner likewise: several texts of a picture"
+    torch.testing.assert_close(found, [reader({"x": batch}) for batch in batches])
