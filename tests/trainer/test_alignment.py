@@ -31,6 +31,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import bridge_layers, export
 from unfreeze_trainer.models.bridge import Bridge, Encoders
 from unfreeze_trainer.models.folders import modality_of
+from unfreeze_trainer.models.image_processor import load_config
 from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.objectives.agreement import Agreement, AgreementMetrics
 from unfreeze_trainer.objectives.base import IGNORED, SAMPLES, TARGETS
@@ -205,6 +206,26 @@ def test_a_tower_that_cannot_be_loaded_is_named(places, tmp_path):
             JobError, match=r"spec\.model\.towers\[0\]\.source file://.*none: the model folder .* does not exist"
         ):
             opened(job)
+
+
+@pytest.mark.parametrize("kind", ["clip_vision_model", "dinov3_vit", "siglip_vision_model"])
+def test_an_encoder_of_pictures_needs_no_class_of_classifiers(places, tmp_path, kind):
+    """DINOv3, and the part that sees of CLIP and SigLIP, alone: transformers classifies by none of them."""
+    import transformers
+
+    sizes = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.AutoConfig.for_model(kind, **sizes, intermediate_size=32)
+    transformers.AutoModel.from_config(config).save_pretrained(places / kind)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(places / kind)
+    job = job_of(places, tmp_path, kind)
+    look(job)
+    task = open_task(job)
+    loaded = task.build_model()
+    assert {"layer.0", "layer.1"} < {block.name for block in loaded.blocks}
+    [batch] = task.batches("train", [range(3)])
+    assert task.forward(loaded.module, batch).shape[:2] == (3, 2)
+    with pytest.raises(JobError, match=f"no image classifier of model_type {kind}"):
+        load_config(str(places / kind), "here")
 
 
 def test_a_look_tells_what_there_is(places, tmp_path):

@@ -18,6 +18,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from tests.trainer.jobs import audio_folder, audio_model, bert_folder, make_job
 from unfreeze_api.contracts.resolved import Columns, Dataset, Semantics
 from unfreeze_trainer.commands.look import look
+from unfreeze_trainer.commands.media import _clip
 from unfreeze_trainer.data import clips
 from unfreeze_trainer.data.audio import read_audio
 from unfreeze_trainer.data.clips import ClipError, decode, read_header
@@ -121,6 +122,20 @@ def test_what_is_louder_than_any_sound_is_refused(tmp_path, value):
         decode(str(tmp_path / "a.wav"), RATE, RATE)
 
 
+def test_whole_numbers_that_were_written_as_floats_are_said(tmp_path, data):
+    """They are heard as they are: what Whisper's and AST's extractors make of them is not what they make of sound."""
+    clips = audio_folder(tmp_path / "clips", 4)
+    task = task_of(audio_model(tmp_path / "m"), clips)
+    task.check_samples(0, 1)
+    assert not task.warnings
+    for path in clips.rglob("*.wav"):
+        values, rate = soundfile.read(path, dtype="int16")
+        soundfile.write(path, values.astype(np.float32), rate, subtype="FLOAT")
+    task = task_of(tmp_path / "m", clips)
+    task.check_samples(0, 1)
+    assert re.search(r"clips hold values up to \d.*, and sound lies between -1 and 1", task.warnings[0])
+
+
 def test_flac_of_a_stream_is_read_to_its_end(tmp_path):
     path, streamed = tmp_path / "a.flac", tmp_path / "streamed.flac"
     soundfile.write(path, tone(0.5), RATE)
@@ -149,6 +164,28 @@ def test_what_is_too_much_at_once_says_how_much(tmp_path, monkeypatch):
         decode(str(tmp_path / "a.wav"), RATE, RATE)
 
 
+def test_a_look_reads_long_clips_part_by_part(tmp_path, monkeypatch):
+    """A job hears the beginning alone: what is too much at once for it is no broken file."""
+    monkeypatch.setattr(clips, "MAX_VALUES", 9_000)
+    monkeypatch.setattr(clips, "_BLOCK", 4_000)
+    values = np.stack([tone(1), tone(1)], axis=1)
+    soundfile.write(tmp_path / "a.wav", values, RATE, subtype="FLOAT")
+    content = (tmp_path / "a.wav").read_bytes()
+    assert _clip(str(tmp_path / "a.wav")) == _clip(content)
+    assert _clip(content)[:2] == ((1.0, RATE), f"{RATE} Hz")
+    values[-1] = np.nan
+    soundfile.write(tmp_path / "a.wav", values, RATE, subtype="FLOAT")
+    with pytest.raises(ClipError, match="values that are no numbers"):
+        _clip(str(tmp_path / "a.wav"))
+    clips.check(str(tmp_path / "a.wav"), 0.5)
+    soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 40_000), RATE)
+    (tmp_path / "a.flac").write_bytes((tmp_path / "a.flac").read_bytes()[:-30_000])
+    with pytest.raises(ClipError, match=r"lost sync|it ends after"):
+        _clip(str(tmp_path / "a.flac"))
+    with pytest.raises(ClipError, match="it cannot be read"):
+        _clip(str(tmp_path / "none.wav"))
+
+
 # Sources
 
 
@@ -172,6 +209,8 @@ def test_clips_lie_in_folders_or_tables(tmp_path, data):
     ("rows", "words"),
     [
         ("high/none.wav,a", r"row 2, column 'audio': no such audio file: .*high/none\.wav; paths are relative"),
+        ("0.wav,a", r"no such audio file: .*/d/0\.wav; .*\. high/0\.wav is there: write the paths so"),
+        ("high/0,a", r"no such audio file: .*/d/high/0; .*\. high/0\.wav is there: write the paths so"),
         ("high,a", r"row 2, column 'audio': high is a folder, and no regular file"),
         ("../x.wav,a", r"row 2, column 'audio': \.\./x\.wav leads to"),
         (",a", "no clip in column 'audio' of row 2; remove it"),

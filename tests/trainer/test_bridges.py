@@ -21,11 +21,20 @@ from unfreeze_api.contracts.resolved.model import tower_keys
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.features.keys import row_keys
-from unfreeze_trainer.judgement.forgetting import of_towers
+from unfreeze_trainer.judgement.forgetting import (
+    NEIGHBOURHOODS,
+    PAIRS,
+    Forgotten,
+    Measured,
+    decided,
+    of_towers,
+    pairs_lost,
+)
 from unfreeze_trainer.judgement.stages import Probed, stage_helps
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.blocks import HEAD, Block
 from unfreeze_trainer.models.bridge import Encoders
+from unfreeze_trainer.models.captioner import Reader
 from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.runs.stages import StageResult, after_stages, read_results, stage_jobs, staged_model
 from unfreeze_trainer.tasks import open_task
@@ -340,6 +349,22 @@ def test_the_encoder_that_has_lost_most_comes_first_and_absent_rows_do_not_count
     assert len(of_towers(before, now, np.ones(40, dtype=bool))[1]) == 2, "of two rows nothing can be said"
 
 
+def test_pairs_that_find_each_other_no_more_are_counted_both_ways():
+    """Rows 0 and 1 share a picture, so that each finds either text; row 5 cannot be read."""
+    pictures = np.eye(6, dtype=np.float32)
+    pictures[1] = pictures[0]
+    texts = np.eye(6, dtype=np.float32)
+    before, kept = {"image": pictures, "text": texts}, np.arange(6) < 5
+    assert pairs_lost(before, before, kept).tolist() == [0] * 5
+    turned = {"image": pictures, "text": texts[[0, 1, 3, 2, 4, 5]]}
+    assert pairs_lost(before, turned, kept).tolist() == [0, 0, 1, 1, 0]
+    assert pairs_lost(turned, before, kept).tolist() == [0, 0, -1, -1, 0], "what is found now that was not"
+    assert pairs_lost(before, {"image": pictures, "text": texts * np.nan}, kept).tolist() == [1] * 5
+    gauges = Measured.of(PAIRS, pairs_lost(before, turned, kept)), Measured(NEIGHBOURHOODS, 0.1, 0, 0.2)
+    said = decided(Forgotten((gauges[1], gauges[1], gauges[0]), {}, 5, anchored=True), budget=None, step=1, seconds=0)
+    assert said.message.endswith("; 40.0 % fewer of the anchor's pictures and texts find each other")
+
+
 def forgotten(places, run, kind, wanted, monkeypatch, **change):
     """Train; return the decision and its figures by name."""
     monkeypatch.setattr(Exporter, "write", lambda *_, **__: None)
@@ -375,6 +400,7 @@ def test_heads_that_the_base_has_brought_can_lose_something(places, tmp_path, mo
     rates = {"type": "FeatureExtraction", "learningRate": {"head": 0.3}}
     found, shares = forgotten(places, tmp_path / "run", "ImageText", {}, monkeypatch, strategy=rates, task=frozen)
     assert shares["image"] == 0 < shares["text"]
+    assert "fewer of the anchor's pictures and texts find each other" in found.message
     assert found.evidence[0].name.endswith("by text")
 
 
@@ -414,3 +440,9 @@ def test_encoders_compute_equal_inputs_once_where_they_are_asked_to():
     torch.testing.assert_close(found, wanted)
     encoders({"image.x": batches[0]})
     assert seen[-1] == 4
+    reader = Reader(torch.nn.Linear(4, 3), lambda module, inputs: features(module, inputs)[:, None])
+    seen.clear()
+    with reader.remembering(row_keys), torch.no_grad():
+        found = [reader({"x": batch}) for batch in batches]
+    assert seen == [2, 1, 1], "that of a captioner likewise: several texts of a picture"
+    torch.testing.assert_close(found, [reader({"x": batch}) for batch in batches])

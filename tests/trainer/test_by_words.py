@@ -23,6 +23,7 @@ from unfreeze_trainer.models.bridge import begin_with_names
 from unfreeze_trainer.models.class_names import classifier_of, timm_names, transformers_names
 from unfreeze_trainer.runs.destination import MARKER
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.tasks.by_words import require_apart
 
 NAMES = ["tall, high", "far", "many"]
 
@@ -37,6 +38,15 @@ def test_a_classifier_speaks_by_the_vectors_of_its_names():
     head = bridge_layers.projection("Linear", [3, 4], 2, 0.0, [(1, 5, 6)])
     assert head[-1].in_features == 3 + 4 + 6
     assert {name for name, _ in head.named_parameters()} == {"3.weight", "3.bias"}, "the classifier stays as it is"
+
+
+def test_classes_of_one_vector_are_named(monkeypatch):
+    monkeypatch.setattr("unfreeze_trainer.tasks.by_words.AT_ONCE", 2)
+    vectors = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    require_apart("abcde", vectors)
+    vectors[4] = vectors[1] * (1 + 1e-6)
+    with pytest.raises(JobError, match=r"^the classes 'b' and 'e' cannot be told apart"):
+        require_apart("abcde", vectors)
 
 
 @pytest.mark.parametrize("width", [4, 9])
@@ -157,6 +167,31 @@ def test_an_export_tells_classes_by_the_texts_that_lie_closest(places, export, m
 
 
 @pytest.mark.slow
+def test_recall_of_what_belongs_together_is_measured_by_the_heads_of_the_export(places, export, tmp_path):
+    bridge = bridge_layers.load(str(export))
+    rows = [json.loads(line) for line in (places / "rows.jsonl").read_text().splitlines()]
+    pictures = bridge.embed_image([Image.open(row["image"]) for row in rows])
+    cosines = pictures @ bridge.embed_text([row["text"] for row in rows]).T
+    done = ask("evaluate", export, places / "rows.jsonl", "--output", "json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["samples"] == 8
+    for name, way in (("imageToText", cosines), ("textToImage", cosines.T)):
+        right = (way.argmax(dim=1) == torch.arange(8)).double().mean().item()
+        assert found["metrics"][f"{name}RecallAt1"] == pytest.approx(right)
+    assert "by --prompt TEXT" in " ".join(ask("evaluate", export, places / "pictures").stderr.split())
+    folder = tmp_path / "export"
+    shutil.copytree(export, folder)
+    marker = json.loads((folder / MARKER).read_text())
+    marker["described"]["task"]["alignment"]["width"] = 9
+    (folder / MARKER).write_text(json.dumps(marker))
+    said = ask("evaluate", folder, places / "rows.jsonl")
+    assert "described.task.alignment cannot be read" in " ".join(said.stderr.split()), "heads would be drawn anew"
+    (folder / "heads.safetensors").unlink()
+    assert "heads.safetensors is missing" in " ".join(ask("evaluate", folder, places / "rows.jsonl").stderr.split())
+
+
+@pytest.mark.slow
 def test_clips_are_told_by_words_too(places, export):
     done = ask("predict", export, places / "tones", "--class", "river", "--class", "city")
     assert done.exit_code == 0, done.output
@@ -182,6 +217,10 @@ def test_clips_are_heard_as_long_as_the_bridge_hears_them(places, export, tmp_pa
         (["--class", "river"], "1 classes: name 2 to"),
         (["--class", "river", "--class", "river"], "named twice"),
         (["--class", "river", "--class", "city", "--prompt", "a thing"], "write {} where the name of a class goes"),
+        (
+            ["--class", "river", "--class", "\u0e01", "--class", "\u0e02"],
+            "the classes '\u0e01' and '\u0e02' cannot be told apart",
+        ),
         (["--prompt", "a {}"], "name them by --class"),
         ([], "unfreeze predict --class NAME"),
     ],

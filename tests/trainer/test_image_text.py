@@ -202,6 +202,8 @@ def test_chance_is_what_guessing_finds():
         ([{"image": "pictures/0.png", "text": " "}], "no text in column 'text' of row 1; fill in or remove it"),
         ([{"image": "", "text": "a"}], "no picture in column 'image' of row 1; remove it"),
         ([{"image": "pictures/none.png", "text": "a"}], "row 1, column 'image': no such image"),
+        ([{"image": "pictures/0.png", "text": ["a", "b"]}], "of several texts each a row of its own"),
+        ([{"images": [], "annotations": []}], "the file is in the form of COCO, with images and annotations apart"),
         ([{"image": "pictures/0.png", "text": word} for word in WORDS[:8]], "all have a cell in common"),
     ],
 )
@@ -242,6 +244,20 @@ def test_another_kind_of_model_and_a_metric_without_classes_are_refused(places, 
         open_task(job)
     with pytest.raises(JobError, match=r"^spec\.training\.batchSize: a step of one sample has nothing"):
         open_task(job_of(places, tmp_path, training={"batchSize": 1}))
+
+
+def test_an_export_puts_padding_where_training_did(places, tmp_path, monkeypatch):
+    """Gemma's tokenizer, which SigLIP 2 of a fixed size has, puts it before a text by itself."""
+    from transformers import AutoTokenizer
+
+    monkeypatch.setattr(type(AutoTokenizer.from_pretrained(places / "siglip")), "padding_side", "left", raising=False)
+    task = open_task(job_of(places, tmp_path, "siglip"))
+    task.modality.save(tmp_path)
+    [batch] = task.batches("train", [[0]])
+    plain = AutoTokenizer.from_pretrained(tmp_path)
+    text = task._splits["train"].source.inputs[0].as_py()["text"]
+    read = plain(text, padding="max_length", truncation=True, return_tensors="pt")
+    assert torch.equal(read["input_ids"], batch["text.input_ids"])
 
 
 def test_a_look_and_a_survey_tell_what_there_is(places, tmp_path):

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -18,6 +20,8 @@ from unfreeze_trainer.commands.guess import guess
 from unfreeze_trainer.commands.layout import find_layout
 from unfreeze_trainer.commands.recipe import _scalar
 from unfreeze_trainer.data.cells import read_cells
+from unfreeze_trainer.data.samples import text_cells
+from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError
 
 TEXTS = [f"some words that are a text, number {n}" for n in range(60)]
@@ -352,6 +356,21 @@ def test_what_is_no_picture_or_clip_with_a_text_of_it_is_said(given, said):
     facts = {"text": Facts("text", ["some words of a picture", "other words of another one"])}
     with pytest.raises(JobError, match=re.escape(said)):
         guess(facts, "t", given, "Captioning")
+
+
+@pytest.mark.parametrize("task", ["Alignment", "Captioning", "ImageText"])
+def test_several_texts_of_a_picture_in_a_row_are_said_to_be_rows(task, tmp_path):
+    rows = [{"image": f"{n}.png", "captions": [f"a man of {n}", f"the city of {n}"]} for n in range(3)]
+    said = "Column 'captions' holds several texts in a row: write a row for each"
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(JobError, match=re.escape(said)):
+        draft(tmp_path / "t.jsonl", task=task, columns={})
+    (tmp_path / "coco.json").write_text(json.dumps({"images": [{"id": 1}], "annotations": [{"image_id": 1}]}))
+    with pytest.raises(JobError, match="the file is in the form of COCO"):
+        draft(tmp_path / "coco.json", task=task, columns={})
+    several = pa.chunked_array([pa.array([["a", "b"]])])
+    with pytest.raises(JobError, match=r"column 'captions' holds .*, several texts in a row: write a row for each"):
+        text_cells(several, "captions", np.arange(1), Unread("t", skip=False), "t")
 
 
 def test_a_folder_of_labels_is_for_no_other_task_than_its_own(tmp_path):

@@ -171,6 +171,9 @@ def test_a_silent_clip_is_named_and_a_folder_is_no_table(folder):
     assert "its 0.5 seconds are silent, and it has a text; replace or remove it" in said
     (folder / "labelled" / "who").mkdir(parents=True)
     assert "a folder of audio files says nothing of what is said in them" in refused(folder, table="labelled")
+    for name in ("train.tsv", "test.tsv"):
+        (folder / "labelled" / name).touch()
+    assert "test.tsv, train.tsv lie in it: name one" in refused(folder, table="labelled")
     assert "'said'" in refused(folder, data={"train": {"columns": {"text": "said"}}})
 
 
@@ -246,6 +249,11 @@ def test_what_the_model_writes_by_itself_is_measured_as_transformers_writes_it(f
     texts = [json.loads(line)["prediction"] for line in written.stdout.splitlines()]
     assert len(texts) == len(rows)
     assert all(text.startswith(said) for text, said in zip(texts, short, strict=True))
+    assert "longer than" not in written.stderr
+    (tmp_path / "long").mkdir()
+    soundfile.write(tmp_path / "long" / "a.wav", np.full(24000, 0.1), 16000)
+    written = CliRunner().invoke(main, ["predict", str(tmp_path / "out"), str(tmp_path / "long")])
+    assert "1 of 1 clips are longer than 1 seconds, and the model does not hear what comes after" in written.stderr
 
 
 @pytest.mark.slow

@@ -154,6 +154,13 @@ def test_what_cannot_be_learned_is_named_by_its_row(folder):
     spelling_folder(folder / "named", letters=UPPER)
     said = refused(folder, model="named", table=table(folder, "strange", "wh\u00f6?"))
     assert "row 24, column 'text': it holds '\u00d6' '?', which the model's own vocabulary lacks" in said
+    said = refused(folder, model="named", table=table(folder, "marks", "who?", "who, who", "what."))
+    assert "'?', which the model's own vocabulary lacks" in said
+    assert "remove the row. 3 of 24 texts hold such characters, in all ',' '.' '?'" in said
+    spelling_folder(folder / "accents", letters=f"{UPPER}\u00c9")
+    said = refused(folder, model="accents", table=table(folder, "apart", "we\u0301"))
+    assert "it holds '\\u0301', which" in said
+    assert "unicodedata.normalize('NFC', text) gives" in said
     said = refused(folder, data={"validation": {"fraction": None, "source": f"file://{folder}/clips/strange.jsonl"}})
     assert "it holds '\u00f6' '?', which the training texts, of which the vocabulary is made, lack" in said
     assert "stands for the blank between words" in refused(folder, table=table(folder, "bar", "who|who"))

@@ -317,6 +317,16 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     assert "no tokenizer: BertTokenizer needs one of vocab.txt, tokenizer.json; the folder holds config.json" in message
 
 
+@pytest.mark.parametrize(("text", "said"), [("how \u0e01\u0e32 \u0e02 \u0e04", "75%"), (f"{'how far ' * 6}\u0e01", "")])
+def test_texts_that_the_tokenizer_does_not_know_are_said(tmp_path, text, said):
+    """As Thai is to bert-base-uncased: its words are [UNK], and all texts are the same to the model."""
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{text},{'ab'[n % 2]}\n" for n in range(16)))
+    task = open_task(make_job(bert_folder(tmp_path / "m"), tmp_path / "t.csv"))
+    task.lengths("train")
+    assert len(task.warnings) == bool(said)
+    assert not said or f"makes of the texts {said} is [UNK]" in task.warnings[0]
+
+
 @pytest.fixture(scope="module")
 def sentencepiece_model(tmp_path_factory) -> Path:
     import sentencepiece

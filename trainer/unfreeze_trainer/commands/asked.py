@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 import torch
 from pydantic import ValidationError
@@ -20,10 +21,11 @@ from unfreeze_api.contracts.resolved import ResolvedJob, Semantics
 from unfreeze_api.grammar.reading import causes
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.commands.asked_data import labelled_data, unlabelled_data
-from unfreeze_trainer.commands.finished import Finished, unreadable
+from unfreeze_trainer.commands.finished import BY_WORDS, Finished, unreadable
 from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.exports.thresholds import USUAL
+from unfreeze_trainer.models.bridge_layers import CONFIG, WEIGHTS
 from unfreeze_trainer.objectives.answers import AnyOf
 from unfreeze_trainer.objectives.targets import Encoder
 from unfreeze_trainer.runs.destination import MARKER
@@ -111,6 +113,12 @@ class Asked:
             return None
         factor, offset = (torch.tensor(values, dtype=torch.float64, device=self.device) for values in scale)
         return factor, offset
+
+
+def tell_cut(task: ComposedTask, data: object) -> None:
+    """Say on standard error how many clips a finished model hears the beginning of alone: training has made it as short as its own were."""
+    if said := task.heard_in_part(SPLIT):
+        click.echo(f"Warning: {data}: {said}, and the model does not hear what comes after", err=True)
 
 
 def chunks(task: ComposedTask) -> Iterator[np.ndarray]:
@@ -223,11 +231,11 @@ def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: 
     own = _columns(task["type"], described.columns) | named
     if columns.keys() & {"value", "values"}:
         own.pop("values" if "value" in columns else "value", None)
-    base = (
-        _towers(finished.model.absolute())
-        if task_type(task["type"]).describes
-        else {"source": f"file://{finished.model.absolute()}"}
-    )
+    base: dict[str, Any] = {"source": f"file://{finished.model.absolute()}"}
+    if task["type"] == BY_WORDS:
+        base = _encoders(finished.model.absolute(), options)
+    elif task_type(task["type"]).describes:
+        base = _towers(finished.model.absolute())
     spec = {
         "model": base | ({"quantization": described.quantization} if described.quantization else {}),
         "task": {"type": task["type"]} | ({name: options} if options else {}),
@@ -261,6 +269,33 @@ def _towers(folder: Path) -> dict[str, Any]:
             f"{folder}: {' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} missing: copy the export again",
         )
     return {"towers": [{"modality": one, "source": f"file://{folder / one.lower()}"} for one in (modality, "Text")]}
+
+
+def _encoders(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the encoders of an export of Alignment, as a job names them, whose heads go on; `options` are those that it says of its task."""
+    held = bridge_of(folder)
+    if not (folder / WEIGHTS).is_file():  # heads would be drawn anew, as below
+        raise JobError("InvalidModel", f"{folder}: {WEIGHTS} is missing: copy the export again")
+    said = {"projection": "Linear", "width": held["width"]} | dict(options)
+    if (said["projection"], said["width"], bool(said.get("classNames"))) != (
+        held["projection"],
+        held["width"],
+        "told" in held,
+    ):
+        raise unreadable(folder, "task.alignment")
+    towers = held["towers"].items()
+    return {
+        "towers": [{"modality": one["modality"].title(), "source": f"file://{folder / key}"} for key, one in towers]
+    }
+
+
+def bridge_of(folder: Path) -> dict[str, Any]:
+    """Return what an export of Alignment says of itself in bridge.json. JobError InvalidModel."""
+    try:
+        found: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError) as error:
+        raise JobError("InvalidModel", f"{folder}: {CONFIG} cannot be read: copy the export again") from error
+    return found
 
 
 def _columns(task: str, given: Mapping[str, Any]) -> dict[str, Any]:

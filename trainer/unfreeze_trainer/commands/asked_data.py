@@ -93,6 +93,7 @@ def _learned(job: ResolvedJob, finished: Finished) -> Encoder[Any]:
         "Captions": Shown(np.empty((0, 2), np.int64), np.empty(0, np.int64), names),
         "Descriptions": np.zeros(0, dtype=np.int64),
         "NextTokens": 0,
+        "Pairings": np.empty((0, 2), np.int64),
         "TargetTexts": 0,
         "Transcripts": 0,
     }

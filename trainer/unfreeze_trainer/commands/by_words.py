@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -11,7 +10,7 @@ from typing import Any
 
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.alignment import AlignmentSpec
-from unfreeze_trainer.commands.asked import SPLIT, Asked, device_of, job_of
+from unfreeze_trainer.commands.asked import SPLIT, Asked, bridge_of, device_of, job_of
 from unfreeze_trainer.commands.asked_data import labelled_data, unlabelled_data
 from unfreeze_trainer.commands.finished import Finished
 from unfreeze_trainer.commands.look import reader_of
@@ -21,7 +20,6 @@ from unfreeze_trainer.data.samples import Split, read_targets, target_kind
 from unfreeze_trainer.data.shards import is_table_folder
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.described import Described
-from unfreeze_trainer.models.bridge_layers import CONFIG
 from unfreeze_trainer.objectives.targets import Encoder
 from unfreeze_trainer.tasks.by_words import HEARD, PROMPT, ByWords
 
@@ -65,7 +63,7 @@ def ask_by_words(
         InvalidModel: it has no texts, or reads no such data; InvalidData, InvalidJob.
     """
     place = device_of(device)
-    described = _bridge(finished.folder)
+    described = bridge_of(finished.folder)
     read = [tower["modality"] for tower in described["towers"].values()]
     modality = _modality(finished.folder, data, columns, read)
     _check(finished.folder, read, classes, prompts)
@@ -100,14 +98,6 @@ def ask_by_words(
     kind: Any = type("ByWords", (ByWords,), {"read": splits})
     of_towers = job.model_copy(update={"model": model})
     return Asked(kind(of_towers, finished.folder, list(classes), prompts, options), shown, place)
-
-
-def _bridge(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
-        raise JobError("InvalidModel", f"{folder}: {CONFIG} cannot be read: copy the export again") from error
-    return found
 
 
 def _modality(folder: Path, data: Path, columns: Mapping[str, str], read: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from unfreeze_trainer.commands.guessed import Guess
 from unfreeze_trainer.commands.layout import Layout, find_layout
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.delimited import SEPARATED
+from unfreeze_trainer.data.json_lines import of_coco
 from unfreeze_trainer.data.suffixes import JSON, suffixes
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 _LOOKED_ROWS = 50_000
 """Rows of a table that its columns are guessed from."""
+_ONE_OBJECT = (
+    "the file is one object, and so one row. Rows are the objects of one list, or one on each line of a .jsonl file: pandas"
+    ' writes these by to_json(PATH, orient="records", lines=True)'
+)
 
 
 @dataclass(frozen=True)
@@ -109,11 +114,7 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
         if cells.texts and suffixes(where)[0] in SEPARATED:  # a quote may have swallowed the labels
             read_table(where, [*cells.texts], where, Unread(where, skip=True))
         if suffixes(where)[0] in JSON and cells.rows == 1:
-            raise JobError(
-                error.reason,
-                f"{where}: the file is one object, and so one row. Rows are the objects of one list, or one on each line of a .jsonl file:"
-                ' pandas writes these by to_json(PATH, orient="records", lines=True)',
-            ) from error
+            raise JobError(error.reason, f"{where}: {of_coco(cells.texts) or _ONE_OBJECT}") from error
         if not cells.repeated:
             raise
         raise JobError(error.reason, f"{error.marked}. Also, {aside}") from error

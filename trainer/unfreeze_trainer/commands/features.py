@@ -123,7 +123,7 @@ def _of_job(
 
 
 def _of_model(folder: Path, data: Path, columns: Sequence[str], device: str | None, *, skip: bool) -> Extracted:
-    from unfreeze_trainer.commands.asked import SPLIT, ask
+    from unfreeze_trainer.commands.asked import SPLIT, ask, tell_cut
     from unfreeze_trainer.commands.finished import find_model
     from unfreeze_trainer.ranking.extract import Extracted
     from unfreeze_trainer.runs.destination import MARKER
@@ -143,6 +143,7 @@ def _of_model(folder: Path, data: Path, columns: Sequence[str], device: str | No
             " folder",
         )
     asked = ask(finished, data, columns=named(tuple(columns)), labelled=False, skip=skip, device=device)
+    tell_cut(asked.task, data)
     return Extracted(asked.task, SPLIT, asked.device, labelled=False)
 
 

@@ -75,7 +75,7 @@ def find_model(path: Path, base: Path | None, *, measured: bool = False, by_word
             " --class and --prompt out",
         )
     if mute and not by_words and not (measured and described.task["type"] in _MEASURED):
-        raise _no_answers(folder, described.task["type"])
+        raise no_answers(folder, described.task["type"])
     if adapter is None:
         _require_outputs(folder, described)
         return Finished(folder, None, None, described, thresholds)
@@ -149,7 +149,8 @@ def _some(names: list[str]) -> str:
 _NO_ANSWERS = {
     "TextEmbedding": "vectors of texts, and no labels or numbers: load it as its README.md says, by sentence-transformers or pooled.py",
     BY_WORDS: "vectors of pictures, texts and sound, and no labels or numbers: load it as its README.md says, by bridge.py;"
-    " unfreeze predict --class NAME --class NAME has it tell by words what pictures or clips show",
+    " unfreeze predict --class NAME --class NAME has it tell by words what pictures or clips show, and unfreeze evaluate measures its"
+    " recall on a table of what belongs together, or by --prompt TEXT how well it tells the labels of pictures or clips",
     "ImageText": "how well pictures and texts belong together, and no labels or numbers: load it as its README.md says, by transformers'"
     " AutoModel and AutoProcessor, and give it texts to choose from. Trained with columns.className it tells these classes here;"
     " unfreeze evaluate measures its recall",
@@ -158,11 +159,12 @@ _NO_ANSWERS = {
     "Seq2SeqLM": "texts, and no labels or numbers: load it as its README.md says, and generate; unfreeze evaluate measures its loss",
 }
 """What models of tasks without labels or numbers give, and how they are asked."""
-_MEASURED = ("CausalLM", "ImageText", "Seq2SeqLM")
+_MEASURED = ("CausalLM", "ImageText", "Seq2SeqLM", BY_WORDS)
 """Those of them whose loss on data can be measured."""
 
 
-def _no_answers(folder: Path, task: str) -> JobError:
+def no_answers(folder: Path, task: str) -> JobError:
+    """Return the error of asking an export of a task without labels or numbers for them."""
     return JobError("InvalidModel", f"{folder}: its answers are {_NO_ANSWERS[task]}")
 
 
@@ -181,7 +183,7 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
         what = "an adapter that does not say what it is of" if adapter else "no config.json lies here"
         raise JobError("InvalidModel", f"{folder}: {what}: name the folder of an export, or of a run")
     if (folder / "modules.json").is_file():
-        raise _no_answers(folder, "TextEmbedding")
+        raise no_answers(folder, "TextEmbedding")
     labels = _named(config, pooled)
     if "architecture" in config:
         return Described(task={"type": "ImageClassification"}, outputs=_outputs(folder, labels))
@@ -190,7 +192,7 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     if kind == "WhisperForConditionalGeneration" or kind.endswith("ForCTC"):
         return Described(task={"type": "SpeechRecognition"}, outputs=[])
     if mute := _mute(config, kind):
-        raise _no_answers(folder, mute)
+        raise no_answers(folder, mute)
     task = next((task for part, task in _TASKS.items() if part in kind), None)
     if task is None and pooled:
         task = "TextClassification"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from unfreeze_trainer.commands.facts import Facts, Look
 from unfreeze_trainer.commands.guessed import Guess, looking, most_usual
+from unfreeze_trainer.commands.hints import of_several_texts
 from unfreeze_trainer.commands.labels import TEXT_NAMES, has_label
 from unfreeze_trainer.errors import JobError, quoted
 
@@ -32,6 +33,7 @@ def of_agreement(facts: Mapping[str, Facts], given: Mapping[str, str], task: str
     message = (
         f"{where}: Alignment learns what belongs together of pictures, texts and clips, and {'one' if columns else 'no'} column looks like"
         f" any. The columns are {quoted(names)}; name the right ones by --column, image=NAME, text=NAME or audio=NAME"
+        f"{of_several_texts(facts)}"
     )
     raise JobError("InvalidData", message)
 
@@ -62,7 +64,7 @@ def of_descriptions(facts: Mapping[str, Facts], given: Mapping[str, str], task: 
         raise JobError(
             "InvalidData",
             f"{where}: Captioning learns what is said of pictures or clips, and no column looks like text. The columns are {names}; name the"
-            " right one by --column text=NAME",
+            f" right one by --column text=NAME{of_several_texts(facts)}",
         )
     columns["text"] = given.get("text") or most_usual(texts, ("caption", "answer", *TEXT_NAMES)).name
     found = Guess("Captioning", columns)
@@ -123,5 +125,5 @@ def of_captions(facts: Mapping[str, Facts], given: Mapping[str, str], task: str 
     raise JobError(
         "InvalidData",
         f"{where}: ImageText learns which pictures and texts belong together, and no column looks like {missing}. The columns are"
-        f" {quoted(names)}; name the right one by --column {missing}=NAME",
+        f" {quoted(names)}; name the right one by --column {missing}=NAME{of_several_texts(facts)}",
     )

@@ -46,6 +46,15 @@ def require_labels(label: Facts, where: str) -> None:
         raise JobError("InvalidData", f"{where}: {said}")
 
 
+def of_several_texts(facts: Mapping[str, Facts]) -> str:
+    """Return what to do about columns of lists of texts, as pictures with several captions have them; begins as `hints` does."""
+    names = [quoted(repr(name)) for name, one in facts.items() if one.look == "words"]
+    return "".join(
+        f". Column {name} holds several texts in a row: write a row for each, as pandas.DataFrame.explode does"
+        for name in names
+    )
+
+
 def _of_table(facts: Mapping[str, Facts]) -> Iterator[str]:
     for one in facts.values():
         if said := _of_lists(one):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,24 +81,45 @@ def _picture(content: str | bytes) -> tuple[tuple[float, float], str, int]:
 
 
 def _clip(content: str | bytes) -> tuple[tuple[float, float], str, int]:
-    from unfreeze_trainer.data.clips import ClipError, decode, read_header
+    from unfreeze_trainer.data.clips import ClipError, check, read_header
 
-    data = _bytes(content, ClipError)
-    header = read_header(data)
-    decode(data, header.rate, min(header.frames, _MOST_SECONDS * header.rate))
-    return (header.seconds, header.rate), f"{header.rate} Hz", _hash(data)
+    header = read_header(content)
+    check(content, _MOST_SECONDS)  # in parts: minutes of several channels take gigabytes in several threads
+    digest = _hash(content) if isinstance(content, bytes) else _hash_of_file(content, ClipError)
+    return (header.seconds, header.rate), f"{header.rate} Hz", digest
 
 
 def _bytes(content: str | bytes, broken: Callable[[str], FileError]) -> bytes:
     if isinstance(content, bytes):
         return content
-    try:
+    with _reading(broken):
         return Path(content).read_bytes()
+
+
+@contextmanager
+def _reading(broken: Callable[[str], FileError]) -> Iterator[None]:
+    """Have a file that cannot be read be a broken one, unless it may be read later."""
+    try:
+        yield
     except OSError as error:
         if is_passing(error):
             raise
         raise broken(f"it cannot be read ({error.strerror})") from error
 
 
+def _hash_of_file(path: str, broken: Callable[[str], FileError]) -> int:
+    """Return what `_hash` does of a file's content, of which a part at a time is in memory."""
+    with _reading(broken), Path(path).open("rb") as file:
+        return _number(hashlib.file_digest(file, _digest).digest())
+
+
 def _hash(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
+    return _number(_digest(data).digest())
+
+
+def _digest(data: bytes = b"") -> Any:
+    return hashlib.blake2b(data, digest_size=8)
+
+
+def _number(digest: bytes) -> int:
+    return int.from_bytes(digest, "little", signed=True)

@@ -192,13 +192,16 @@ def _ask(
     finished: Finished, data: Path, words: tuple[Sequence[str], Sequence[str]] | None, opened_by: Mapping[str, Any]
 ) -> Asked:
     """Open a model and data by the parameters of `ask`; where classes are told by words, with these and their prompts."""
+    from unfreeze_trainer.commands.asked import ask, tell_cut
+
     if words:
         from unfreeze_trainer.commands.by_words import ask_by_words
 
-        return ask_by_words(finished, data, *words, **opened_by)
-    from unfreeze_trainer.commands.asked import ask
-
-    return ask(finished, data, **opened_by)
+        asked = ask_by_words(finished, data, *words, **opened_by)
+    else:
+        asked = ask(finished, data, **opened_by)
+    tell_cut(asked.task, data)
+    return asked
 
 
 @click.command()
@@ -230,11 +233,19 @@ def evaluate(
     its report, of several labels too: a label is predicted above 0.5.
     """
     from unfreeze_trainer.commands.asked import SPLIT
-    from unfreeze_trainer.commands.finished import find_model
+    from unfreeze_trainer.commands.finished import BY_WORDS, find_model, no_answers
+    from unfreeze_trainer.data.shards import is_table_folder
     from unfreeze_trainer.exports.outcome import in_json
 
     by_words = bool(classes or prompts)
     finished = find_model(model, base, measured=True, by_words=by_words)
+    if (
+        finished.described.task["type"] == BY_WORDS
+        and not by_words
+        and data.is_dir()
+        and not is_table_folder(str(data))
+    ):
+        raise no_answers(finished.folder, BY_WORDS)  # pictures by label
     opened_by = {"columns": named(columns), "labelled": True, "skip": on_error == "skip", "device": device}
     asked = _ask(finished, data, (classes, prompts) if by_words else None, opened_by)
     figures, worth = measured(asked, batch_size)

@@ -38,10 +38,13 @@ class AudioLoader(FileLoader[np.ndarray, dict[str, Tensor], dict[str, Tensor]]):
         self._extractor, self._padded = extractor, padded
         self.rate: int = extractor.sampling_rate
         self._shortest, self._longest = shortest, longest
+        self.loudest = 0.0
+        """Of all values that were decoded, without their sign."""
 
     def decode(self, content: str | bytes) -> np.ndarray:
         """Return a clip at the model's rate, float32 of shape (values,); ClipError if it cannot be read."""
         values = decode(content, self.rate, self._longest)
+        self.loudest = max(self.loudest, float(np.abs(values).max(initial=0.0)))
         if len(values) < self._shortest:
             raise ClipError(
                 f"it lasts {len(values) / self.rate:.3g} seconds, and the model hears nothing in less than"

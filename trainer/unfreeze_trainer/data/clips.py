@@ -89,21 +89,53 @@ def decode(content: str | bytes, rate: int, most: int) -> np.ndarray:
                 " can be read; mix it down, resample it, or set maxSeconds to less"
             )
         values = sound.read(wanted, dtype="float32", always_2d=True)
-        guessed = sound.format == "MP3" or sound.frames >= _UNKNOWN
-        own_rate, whole = sound.samplerate, guessed or len(values) == wanted
-    if not whole or not len(values):
-        raise ClipError(f"it ends after {len(values)} of {wanted} values; replace or remove it")
-    if not (peak := float(max(values.max(), -values.min()))) <= MAX_PEAK:
-        what = f"values up to {peak:.3g}, and sound lies between -1 and 1"
-        if not np.isfinite(peak):
-            what = "values that are no numbers (NaN or infinite)"
-        raise ClipError(f"it holds {what}; replace or remove it")
+        own_rate = sound.samplerate
+        _require_whole(sound, len(values), wanted)
+    _require_numbers(values)
     mono = values[:, 0] if values.shape[1] == 1 else values.mean(axis=1)
     if own_rate != rate:
         import soxr
 
         mono = soxr.resample(mono, own_rate, rate)
     return np.ascontiguousarray(mono[:most])
+
+
+def check(content: str | bytes, most: float) -> None:
+    """Read the beginning of a clip, a part at a time, so that it takes little memory however long it is.
+
+    Parameters
+    ----------
+    content
+        As of `decode`.
+    most
+        Seconds that are read.
+
+    Raises
+    ------
+    ClipError
+        As of `decode`.
+    """
+    with _opened(content) as sound:
+        wanted, read = min(sound.frames, int(most * sound.samplerate)), 0
+        while read < wanted and len(part := sound.read(min(_BLOCK, wanted - read), dtype="float32", always_2d=True)):
+            _require_numbers(part)
+            read += len(part)
+        _require_whole(sound, read, wanted)
+
+
+def _require_whole(sound: SoundFile, read: int, wanted: int) -> None:
+    """Raise ClipError where a file ends before what it says of itself; what is guessed of an MP3 is no promise."""
+    guessed = sound.format == "MP3" or sound.frames >= _UNKNOWN
+    if not read or (read < wanted and not guessed):
+        raise ClipError(f"it ends after {read} of {wanted} values; replace or remove it")
+
+
+def _require_numbers(values: np.ndarray) -> None:
+    if not (peak := float(max(values.max(), -values.min()))) <= MAX_PEAK:
+        what = f"values up to {peak:.3g}, and sound lies between -1 and 1"
+        if not np.isfinite(peak):
+            what = "values that are no numbers (NaN or infinite)"
+        raise ClipError(f"it holds {what}; replace or remove it")
 
 
 @contextmanager

@@ -203,7 +203,21 @@ def _no_such(kind: FileKind, folder: Path, name: str) -> str:
             " relative to the table, or bytes (in a Parquet)"
         )
     signs = " and have / between folders" if "\\" in name else ""
-    return f"no such {kind.file}: {quoted(folder / name)}; paths are relative to the table{signs}"
+    meant = _meant(kind, folder, name)
+    hint = f". {quoted(meant)} is there: write the paths so" if meant else ""
+    return f"no such {kind.file}: {quoted(folder / name)}; paths are relative to the table{signs}{hint}"
+
+
+def _meant(kind: FileKind, folder: Path, name: str) -> str:
+    """Return the path of a file that a name most likely means, empty if there is none: in a sub-folder (clips/), or with a suffix."""
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        return ""
+    try:
+        places = ["", *sorted(f"{entry.name}/" for entry in os.scandir(folder) if entry.is_dir())]
+        ways = (f"{place}{name}{suffix}" for place in places for suffix in ("", *kind.suffixes))
+        return next((way for way in ways if (folder / way).is_file()), "")
+    except (OSError, ValueError):  # whoever opens it says so
+        return ""
 
 
 def _is_gone(path: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,6 +69,8 @@ def read_json_lines(
 def json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, cells: Cells | None) -> Any:
     """Return a value of a line; `types` are those of the lines before."""
     if name not in record and cells != "Optional":
+        if said := of_coco(record):
+            raise JobError("InvalidData", f"{where}: {said}")
         check_columns([name], list(record), where)
     value = record.get(name)
     if value is None:
@@ -89,7 +91,7 @@ def _json_value(value: Any, key: str, types: dict[str, type], where: str) -> Any
     kind = types.get(key, type(value))
     if type(value) is not kind or kind not in (str, int, float, bool):
         more = (
-            ". A list of labels needs a task with labels Multi"
+            ". A list of labels needs a task with labels Multi, of several texts each a row of its own"
             if isinstance(value, list) and not key.endswith("[]")
             else ""
         )
@@ -114,6 +116,17 @@ def _json_value(value: Any, key: str, types: dict[str, type], where: str) -> Any
         ) from error
     types[key] = kind
     return value
+
+
+def of_coco(names: Collection[str]) -> str:
+    """Return what to do about a file whose one object has such names, where it is in COCO's form; else nothing."""
+    if not {"images", "annotations"} <= {*names}:
+        return ""
+    return (
+        "the file is in the form of COCO, with images and annotations apart, and rows have both. pandas writes these by"
+        ' DataFrame(annotations).merge(DataFrame(images), left_on="image_id", right_on="id").to_json(PATH, orient="records",'
+        " lines=True): name the columns file_name and caption"
+    )
 
 
 _FLOAT_BITS = 1023

@@ -118,7 +118,11 @@ def text_cells(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or len(column) == 0):
-        raise JobError("InvalidData", f"{where}: column {name!r} holds {column.type}, not text; name another one")
+        several = pa.types.is_nested(column.type) and not pa.types.is_struct(column.type)
+        what = (
+            "several texts in a row: write a row for each, as pandas.DataFrame.explode does" if several else "not text"
+        )
+        raise JobError("InvalidData", f"{where}: column {name!r} holds {column.type}, {what}; or name another one")
     rows = numbers[without_text(column)].tolist()
     it = "it" if len(rows) == 1 else "them"
     unread.add(

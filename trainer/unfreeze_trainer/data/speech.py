@@ -13,7 +13,8 @@ from unfreeze_trainer.data.audio_loader import AudioLoader
 from unfreeze_trainer.data.clips import ClipError
 from unfreeze_trainer.data.samples import DataSource, read_targets
 from unfreeze_trainer.data.shards import is_table_folder
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.data.suffixes import lies_as_table
+from unfreeze_trainer.errors import JobError, some_of
 
 _SILENT = 2.0**-15
 """Of values between -1 and 1: what a step of 16 bits is."""
@@ -37,10 +38,12 @@ def read_speech(dataset: Dataset, where: str, *, kind: Any, **options: Any) -> D
         InvalidData: it is a folder without texts; a clip or a text is missing or cannot be read.
     """
     if Path(dataset.path).is_dir() and not is_table_folder(dataset.path):
+        tables = sorted(file.name for file in Path(dataset.path).iterdir() if lies_as_table(file.name))
+        there = f". {some_of(tables)} {'lies' if len(tables) == 1 else 'lie'} in it: name one" if tables else ""
         raise JobError(
             "InvalidData",
             f"{where}: a folder of audio files says nothing of what is said in them: give a table with the columns"
-            f" {dataset.columns.audio!r}, paths relative to it, and {dataset.columns.text!r}",
+            f" {dataset.columns.audio!r}, paths relative to it, and {dataset.columns.text!r}{there}",
         )
     source = read_audio(dataset, where, kind=kind, **options)
     read_targets(source, kind)

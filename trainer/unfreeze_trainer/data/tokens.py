@@ -97,6 +97,16 @@ class Tokens:
         uneven = np.flatnonzero(np.bincount(texts, minlength=len(self.ends)) != times)
         return int(uneven[0]) if uneven.size else None
 
+    def unknown(self) -> float:
+        """Return the share of tokens, special ones aside, that stand for what the tokenizer does not know."""
+        unknown = self._tokenizer.unk_token_id
+        special = {*self._tokenizer.all_special_ids} - {unknown}
+        ends = {getattr(self._tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad", "cls", "sep", "mask")}
+        if unknown is None or unknown in ends:  # GPT-2's names its end of a text
+            return 0.0
+        counted = ~np.isin(self.ids, list(special))
+        return float((self.ids[counted] == unknown).mean()) if counted.any() else 0.0
+
     def collate(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Return input_ids and attention_mask (and token_type_ids where the model needs them).
 

@@ -20,7 +20,7 @@ from unfreeze_trainer.features.keys import row_keys
 from unfreeze_trainer.features.memory import Rows, Scratch
 from unfreeze_trainer.features.reuse import Place, Reuse
 from unfreeze_trainer.features.room import available_bytes, available_disk
-from unfreeze_trainer.models.bridge import Encoders
+from unfreeze_trainer.models.remembering import Remembering
 from unfreeze_trainer.objectives.base import LEARNED
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ class CachedTask:
     def _fill(
         self, cut: Cut, split: str, beat: Callable[[int, int], None], reuse: Reuse | None, scratch: Scratch | None
     ) -> None:
-        """Do as `_fill_once`; encoders side by side compute equal inputs once, where memory has room for what they gave beside the rows."""
-        encoders = [part for part in self._engine.module.modules() if isinstance(part, Encoders)]
+        """Do as `_fill_once`; encoders of bridges compute equal inputs once, where memory has room for what they gave beside the rows."""
+        encoders = [part for part in self._engine.module.modules() if isinstance(part, Remembering)]
         if encoders and (scratch is not None or 2 * split_bytes(self._task, cut, split) > available_bytes()):
             encoders = []
         with ExitStack() as stack:

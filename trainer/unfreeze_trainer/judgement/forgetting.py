@@ -21,6 +21,8 @@ _FEWEST = 3
 """Rows of which each has a nearest neighbour and another one."""
 _SAME = 1e-6
 """Cosines that are no further apart are of neighbours that are equally near."""
+_EQUAL = 1e-11
+"""What a cosine lacks to 1 at most where two vectors are of the same input, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ DIVERGENCE = Gauge(
 ANSWERS = Gauge("share of the base's own answers that change", "{} of the base's own answers change", True)
 NEIGHBOURHOODS = Gauge(
     "share of nearest neighbours that are others", "{} of each row's nearest neighbours are others", True
+)
+PAIRS = Gauge(
+    "recall@1 of the anchor's pictures and texts, before less after",
+    "{} fewer of the anchor's pictures and texts find each other",
+    True,
 )
 
 
@@ -127,6 +134,34 @@ def of_towers(
     return alike, sorted(gauges, key=lambda one: -one.value)
 
 
+def pairs_lost(before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray], kept: np.ndarray) -> np.ndarray:
+    """Return by how much less often what belongs together is found, float64 of shape (rows that count,): the mean of both ways, -1 to 1.
+
+    A picture finds a text where the nearest of all rows' texts is of a row with the same picture or the same text, and likewise the
+    other way round. Pictures and texts are the same that the base gave the same vectors.
+
+    Parameters
+    ----------
+    before, now
+        Vectors of both encoders of a base that has brought its heads along, by name, each of shape (rows, width).
+    kept
+        Which rows count, bool of shape (rows,).
+    """
+    were, are = ([found[name][kept] for name in before] for found in (before, now))
+    together = np.any([_cosines(own, own) > 1 - _EQUAL for own in were], axis=0)
+    return _recall(were[0], were[1], together) - _recall(are[0], are[1], together)
+
+
+def _recall(ones: np.ndarray, others: np.ndarray, together: np.ndarray) -> np.ndarray:
+    """Return of each row in how many of both ways its nearest belongs to it, 0 to 1; 0 where there are no numbers."""
+    if not (np.isfinite(ones).all() and np.isfinite(others).all()):
+        return np.zeros(len(ones))
+    near = _cosines(ones, others)
+    ways = (way >= way.max(axis=1, keepdims=True) - _SAME for way in (near, near.T))
+    found: np.ndarray = np.mean([(nearest & together).any(axis=1) for nearest in ways], axis=0)
+    return found
+
+
 def cka(one: np.ndarray, other: np.ndarray) -> float:
     """Return the linear CKA of two matrices of features of the same rows, each of shape (rows, width); 1 where they are the same.
 
@@ -170,10 +205,18 @@ def _centred(values: np.ndarray) -> np.ndarray:
 
 def _near(values: np.ndarray) -> np.ndarray:
     centred = _centred(values)
-    directions = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    near: np.ndarray = directions @ directions.T
+    near = _cosines(centred, centred)
     np.fill_diagonal(near, -np.inf)
     return near
+
+
+def _cosines(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+    both = (np.asarray(values, dtype=np.float64) for values in (ones, others))
+    one, other = (
+        values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.finfo(np.float64).tiny) for values in both
+    )
+    found: np.ndarray = one @ other.T
+    return found
 
 
 def spoken(measured: Measured) -> str:
@@ -208,7 +251,8 @@ def decided(
     on = f"{found.rows:,} {'rows of the anchor' if found.anchored else 'validation inputs'}"
     low, high = (_figure(first.gauge, value) for value in (first.low, first.high))
     interval = f"{low} to {high}, 95 % on {on}"
-    beside = f"; {spoken(found.gauges[1])}" if len(found.gauges) > 1 else ""
+    others = [one for one in found.gauges[1:] if one is found.gauges[1] or one.gauge is PAIRS]
+    beside = "".join(f"; {spoken(one)}" for one in others)
     if found.unseen:
         beside += f"; of encoder {', '.join(found.unseen)} too few rows have anything to say what it has lost"
     answer, limit = "Measured", ""

@@ -19,7 +19,7 @@ from unfreeze_api.tasks.captioning import CaptioningSpec
 from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.libraries.base import ExportKind, Head, Library
 from unfreeze_trainer.libraries.causal_lm import CausalLanguageModel
-from unfreeze_trainer.libraries.towers import AudioTower, Tower, naming, open_tower
+from unfreeze_trainer.libraries.towers import AudioTower, Tower, naming, open_tower, place_of
 from unfreeze_trainer.models import LoadedModel, bridge_layers, captioner_layers
 from unfreeze_trainer.models.captioner import IDS, CaptionerModel, Reader, captioner_blocks
 from unfreeze_trainer.models.captioner_layers import BRIDGE, CONFIG, WEIGHTS, Projector, fewer, places_of
@@ -72,6 +72,7 @@ class CaptionerLibrary(Library):
         with naming(job, self.of_language):
             self.language = CausalLanguageModel(job.of_tower(self.of_language), answers=False)
             self.end = self._end()
+        self.language.where = place_of(job, self.of_language)
 
     @property
     def bases(self) -> list[Any]:

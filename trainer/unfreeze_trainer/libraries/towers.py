@@ -34,14 +34,18 @@ _AT_ONCE = 64
 """Texts that are read at a time."""
 
 
+def place_of(job: ResolvedJob, index: int) -> str:
+    """Return what messages about one of the towers of a job start with: field and source."""
+    return f"spec.model.towers[{index}].source {job.model.towers[index].source}"
+
+
 @contextmanager
 def naming(job: ResolvedJob, index: int) -> Iterator[None]:
     """Have errors about a base say which of the towers it is."""
-    source = job.model.towers[index].source
     try:
         yield
     except JobError as error:
-        said = error.marked.replace(f"spec.model.source {source}", f"spec.model.towers[{index}].source {source}")
+        said = error.marked.replace(f"spec.model.source {job.model.towers[index].source}", place_of(job, index))
         raise JobError(error.reason, said) from error
 
 
@@ -163,9 +167,11 @@ class TimmTower(Timm, ImageTower):
 class TransformersTower(TransformersImage, ImageTower):
     """An encoder of pictures of transformers."""
 
+    bare = True
+
     @cached_property
     def _config(self) -> Any:
-        config = load_config(self.path, self.where)
+        config = load_config(self.path, self.where, bare=self.bare)
         if hasattr(config, "vision_config"):
             raise JobError(
                 "InvalidModel",
@@ -271,5 +277,5 @@ def open_tower(job: ResolvedJob, index: int, *, image_size: int | None, max_seco
     else:
         kind = library_of(own.model.weights_path, tower.source, ("transformers", "timm"))
         found = (TimmTower if kind == "timm" else TransformersTower)(own, image_size)
-    found.key = found.modality
+    found.key, found.where = found.modality, place_of(job, index)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -34,6 +34,8 @@ class TransformersImage(Library):
     """
 
     name = "transformers"
+    bare: ClassVar[bool] = False
+    """Whether no head is to stand on the model."""
 
     def __init__(self, job: ResolvedJob, image_size: int | None) -> None:
         super().__init__(job)
@@ -42,7 +44,7 @@ class TransformersImage(Library):
     def open(self, head: Head) -> None:
         """Take what the data says, and look at the image processor."""
         super().open(head)
-        config = load_config(self.path, self.where)
+        config = load_config(self.path, self.where, bare=self.bare)
         self._processor_files = preprocessor_files(self.path, self.where, says="a picture", kind="image processor")
         field = f"spec.task.{self.job.task.kind.member}.imageSize"
         self.sees = image_input(self.path, self.where, config, self._image_size, field=field)

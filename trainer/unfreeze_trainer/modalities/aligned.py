@@ -41,6 +41,8 @@ class Aligned(Modality):
         super().__init__(job)
         self.parts = dict(parts)
         self.modalities = dict(modalities)
+        for part in self.parts.values():
+            part.warnings = self.warnings
         self._sources: dict[tuple[DataSource, str], tuple[DataSource, np.ndarray | None]] = {}
 
     def read(self, dataset: Dataset, where: str) -> DataSource:

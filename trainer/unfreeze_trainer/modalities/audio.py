@@ -22,6 +22,8 @@ from unfreeze_trainer.models.audio import AudioInput
 from unfreeze_trainer.models.export import Example
 
 log = logging.getLogger(__name__)
+_LOUD = 128.0
+"""Where 1 is as loud as sound can be: 42 dB above it, which no mix of sounds is."""
 
 
 class AudioModel(Protocol):
@@ -103,6 +105,13 @@ class Audio(Files):
     def check(self, splits: Mapping[str, Split], rank: int, world_size: int) -> None:
         """Read this rank's share of the clips, for READ_SECONDS at most, and say how many are cut."""
         super().check(splits, rank, world_size)
+        if self.loader.loudest > _LOUD:
+            said = (
+                f"clips hold values up to {self.loader.loudest:.3g}, and sound lies between -1 and 1: whole numbers were written as floats."
+                " What models hear depends on it, of Whisper and AST: divide them by 32768, or by what stands for 1 in them"
+            )
+            log.warning("%s: %s", splits["train"].source.where, said)
+            self.warnings.append(f"{splits['train'].source.where}: {said}")
         if rank == 0 and self.made_to_hear:
             log.info(
                 "%s is made to hear %d seconds of each clip, as long as the longest one of the training data: set"
@@ -114,6 +123,11 @@ class Audio(Files):
         for source in dict.fromkeys(split.source for split in splits.values()):
             if rank == 0 and (cut := int((self._lasting(source) > self.max_seconds).sum())):
                 self._tell_cut(source, cut)
+
+    def heard_in_part(self, split: Split) -> str:
+        """Return how many clips of a split are longer than what the model hears, for people; empty where none is."""
+        count = int((self._lasting(split.source)[split.rows] > self.max_seconds).sum())
+        return f"{count} of {len(split)} clips are longer than {self.max_seconds:g} seconds" if count else ""
 
     def _tell_cut(self, source: DataSource, cut: int) -> None:
         """Say how many clips of a source are cut."""

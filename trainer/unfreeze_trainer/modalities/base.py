@@ -95,6 +95,10 @@ class Modality(ABC):
     def remedy(self) -> str:
         """What to do about a model that fails at the samples, in a sentence."""
 
+    def heard_in_part(self, split: Split) -> str:  # noqa: ARG002 - of what is as long as it likes
+        """Return how many samples of a split the model reads the beginning of alone, for people; empty where there are none."""
+        return ""
+
     def lengths(self, split: Split) -> np.ndarray:
         """Return the length of each sample of a split, which a batch's size follows; int64 of shape (samples,)."""
         return np.zeros(len(split), dtype=np.int64)

@@ -102,7 +102,8 @@ class Captioned(Aligned):
     def open(self) -> None:
         """Find out how pictures are seen, and how long texts may be; the tokenizer puts padding behind them."""
         super().open()
-        self._texts.tokenizer.padding_side = "right"
+        tokenizer = self._texts.tokenizer
+        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "right"  # which the export's says, too
 
     def beside(self, inputs: Mapping[str, Tensor], texts: Sequence[str]) -> dict[str, Tensor]:
         """Return a batch's inputs with more texts behind those of its samples."""

@@ -81,6 +81,7 @@ class Described(Modality):
     ) -> None:
         super().__init__(job)
         self.seen, self._key, self._writer, self._given = seen, key, writer, options
+        seen.warnings = self.warnings
         self._targets, self._ignored = targets, ignored
         self.tokenizer = writer.language.tokenizer
         self._tokens: dict[DataSource, CaptionTokens] = {}
@@ -191,6 +192,10 @@ class Described(Modality):
             both = pa.types.is_struct(kind) and kind.get_field_index("text") >= 0
             self._parts[source] = part_of(source, self._key) if both else source
         return replace(split, source=self._parts[source])
+
+    def heard_in_part(self, split: Split) -> str:
+        """Return how many clips are longer than what the encoder hears, for people; empty where none is."""
+        return self.seen.heard_in_part(self.split_of(split))
 
     def lengths(self, split: Split) -> np.ndarray:
         """Return how many tokens prompt and text of each sample have, int64 of shape (samples,)."""

@@ -20,7 +20,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.audio import AudioModel
 from unfreeze_trainer.modalities.base import rows_of
 from unfreeze_trainer.modalities.speech import Transcribed
-from unfreeze_trainer.models.ctc import Moments, Spelling
+from unfreeze_trainer.models.ctc import Moments, Spelling, shown
 
 _UNCUT = 1 << 30
 
@@ -92,9 +92,17 @@ class Spelled(Transcribed):
             if not len(ids):
                 yield row, "it holds nothing that the vocabulary has; fill it in, or remove the row"
             elif why := self._spells.spelling.wrong(source.targets[row].as_py(), ids.tolist()):
-                yield row, why
+                yield row, why + (self._all_strange(source, tokens) if -1 in ids and not self._skips else "")
             elif seconds[row] and needed(ids) > moments[row]:  # one of 0 cannot be read, and is skipped later
                 yield row, _too_long(needed(ids), int(moments[row]))
+
+    def _all_strange(self, source: DataSource, tokens: SequenceTokens) -> str:
+        """Return how many texts hold characters that the vocabulary lacks, and all of these, where there are several such texts."""
+        rows = [row for row in range(len(tokens.lengths)) if -1 in tokens.of(row)]
+        if len(rows) == 1:
+            return ""
+        found = {one for row in rows for one in self._spells.spelling.strange(source.targets[row].as_py())}
+        return f". {len(rows):,} of {len(tokens.lengths):,} texts hold such characters, in all {shown(sorted(found))}"
 
     def _moments(self, seconds: np.ndarray) -> np.ndarray:
         """Return how many moments the model gives outputs for, of clips that last so long by their headers; int64 of the same shape."""

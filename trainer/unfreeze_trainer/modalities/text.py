@@ -16,7 +16,7 @@ from torch import Tensor
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.few import few
 from unfreeze_trainer.data.samples import DataSource, Split, read_texts, target_kind
-from unfreeze_trainer.data.tokens import TextError, Tokens, TokensOnDemand, has_types, runs_together
+from unfreeze_trainer.data.tokens import CHUNK_TEXTS, TextError, Tokens, TokensOnDemand, has_types, runs_together
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.modalities.base import Modality, rows_of
 from unfreeze_trainer.models.export import Example
@@ -28,6 +28,8 @@ KEPT_BYTES = 64 << 20
 """Of texts whose tokens are all made at once and kept; of more they are made of each batch."""
 _AHEAD = 2
 """Batches that are tokenised while the model works on another."""
+_UNKNOWN = 0.1
+"""Share of tokens that stand for what a tokenizer does not know, from which on it is said: a few are usual, as of emojis."""
 
 
 class TextModel(Protocol):
@@ -203,8 +205,24 @@ class Text(Modality):
                 raise self._failed(source, error) from error
             if not isinstance(tokens, TokensOnDemand):
                 self._check(source, tokens, range(len(tokens.lengths)))
+            self._tell_unknown(source, tokens)
             self._tokens[source] = tokens
         return self._tokens[source]
+
+    def _tell_unknown(self, source: DataSource, tokens: Tokens) -> None:
+        """Say how much of what the tokenizer makes of a source's texts is its token for what it does not know."""
+        if isinstance(tokens, TokensOnDemand):
+            tokens = Tokens(self.tokenizer, source.inputs.slice(0, CHUNK_TEXTS), self.max_length)
+        share = tokens.unknown()
+        if share < _UNKNOWN:
+            return
+        said = (
+            f"of what the model's tokenizer makes of the texts {share:.0%} is {self.tokenizer.unk_token}: it does not know what is"
+            " written there, as in a script that it has no letters of, and the model reads the same in each place. Choose a model that"
+            " was made for such texts"
+        )
+        log.warning("%s: %s", source.where, said)
+        self.warnings.append(f"{source.where}: {said}")
 
     def _tokenize(self, source: DataSource) -> Tokens:
         if source.inputs.nbytes > KEPT_BYTES:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from torch.nn import functional
 
 from unfreeze_trainer.models.blocks import EMBEDDINGS, HEAD, LAYER, Block, find_blocks
 from unfreeze_trainer.models.bridge_layers import Named, projection
+from unfreeze_trainer.models.remembering import Remembering
 
 MAX_LOGIT_SCALE = math.log(100)
 """Where the factor of cosines stays, as CLIP's does (Radford et al. 2021, arXiv 2103.00020)."""
@@ -36,7 +36,7 @@ PRESENT = "present"
 """The input of an encoder that says which samples it has anything of, bool of shape (samples,); without it all have."""
 
 
-class Encoders(nn.Module):
+class Encoders(Remembering):
     """The encoders, all in one call, so that the cache has one place behind all of them.
 
     Parameters
@@ -56,24 +56,6 @@ class Encoders(nn.Module):
         self.towers = nn.ModuleDict(towers)
         self._features = dict(features)
         self.modalities = dict(modalities)
-        self._keys: Callable[[Mapping[str, Tensor]], list[bytes]] | None = None
-        self._known: dict[tuple[str, bytes], Tensor] = {}
-
-    @contextmanager
-    def remembering(self, keys: Callable[[Mapping[str, Tensor]], list[bytes]]) -> Iterator[None]:
-        """Have each encoder compute equal inputs once, as long as it is in evaluation mode: a picture may stand in many rows.
-
-        Parameters
-        ----------
-        keys
-            Returns a hash of each sample's inputs, which are on the CPU.
-        """
-        self._keys = keys
-        try:
-            yield
-        finally:
-            self._keys = None
-            self._known.clear()
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Return what each encoder makes of its inputs, whose names begin with its own: (samples, width of the encoder).
@@ -89,20 +71,6 @@ class Encoders(nn.Module):
                 features = partial(self._of_new, name, features)
             found.append(_of_present(features, own, present))
         return tuple(found)
-
-    def _of_new(
-        self, name: str, features: Callable[[Mapping[str, Tensor]], Tensor], inputs: Mapping[str, Tensor]
-    ) -> Tensor:
-        assert self._keys is not None
-        keys = [(name, key) for key in self._keys({part: tensor.cpu() for part, tensor in inputs.items()})]
-        new: dict[tuple[str, bytes], int] = {}
-        for row, key in enumerate(keys):
-            if key not in self._known:
-                new.setdefault(key, row)
-        rows = list(new.values()) or [0]  # one at least, as below
-        values = features({part: tensor[rows] for part, tensor in inputs.items()})
-        self._known |= zip(new, values.detach().cpu(), strict=False)
-        return torch.stack([self._known[key] for key in keys]).to(values)
 
 
 def _of_present(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.blocks import EMBEDDINGS, HEAD, Block
 from unfreeze_trainer.models.captioner_layers import Projector
+from unfreeze_trainer.models.remembering import Remembering
 
 IDS, MASK = "input_ids", "attention_mask"
 ENCODER, LANGUAGE = "encoder.", "language."
 """What names of parameters begin with."""
 
 
-class Reader(nn.Module):
+class Reader(Remembering):
     """An encoder that never trains: it gives the same of a sample each time, and has no dropout.
 
     Parameters
@@ -41,7 +43,8 @@ class Reader(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the features, float32 of shape (samples, places, width)."""
-        return self._features(self.model, inputs).float()
+        features = partial(self._features, self.model)
+        return (self._of_new("", features, inputs) if self._keys else features(inputs)).float()
 
 
 class CaptionerModel(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,18 @@ class Spelling:
             name = self.tokenizer.convert_ids_to_tokens(min(special))
             return f"it holds {quoted(name)}, which the model's vocabulary has for something else: remove it"
         if -1 in ids:
-            strange = [one for one in dict.fromkeys(self.as_read(text)) if self._id_of(one) is None]
-            strange = strange or [self.tokenizer.unk_token]
-            shown = " ".join(map(repr, strange[:_SHOWN])) + (" ..." if len(strange) > _SHOWN else "")
+            strange = self.strange(text) or [self.tokenizer.unk_token]
             whose = "the model's own vocabulary" if self.own else "the training texts, of which the vocabulary is made,"
             remedy = "write it otherwise" if len(strange) == 1 else "write them otherwise"
-            return f"it holds {quoted(shown)}, which {whose} {'lacks' if self.own else 'lack'}: {remedy}, or remove the row"
+            forms = (one for one in ("NFC", "NFD") if not self.strange(unicodedata.normalize(one, text)))
+            if form := next(forms, ""):
+                remedy = f"what is written is in it in another form of Unicode, which unicodedata.normalize({form!r}, text) gives: {remedy}"
+            return f"it holds {shown(strange)}, which {whose} {'lacks' if self.own else 'lack'}: {remedy}, or remove the row"
         return None
+
+    def strange(self, text: str) -> list[str]:
+        """Return the characters of a text that the vocabulary lacks, each once."""
+        return [one for one in dict.fromkeys(self.as_read(text)) if self._id_of(one) is None]
 
     def _id_of(self, character: str) -> int | None:
         found = self._known.get(self.between if character == " " else character)
@@ -121,6 +127,12 @@ class Spelling:
         """Return what a model writes, of the most probable id at each moment: repeated ones count once, blanks not at all."""
         found: str = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         return found
+
+
+def shown(characters: Sequence[str]) -> str:
+    """Return characters as a message lists them, the first ones of many; marked as a part of the data."""
+    listed = [ascii(one) if unicodedata.combining(one[0]) else repr(one) for one in characters[:_SHOWN]]
+    return quoted(" ".join(listed) + (" ..." if len(characters) > _SHOWN else ""))
 
 
 def _case(known: Iterable[str]) -> Callable[[str], str]:

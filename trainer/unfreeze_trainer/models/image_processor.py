@@ -23,17 +23,32 @@ _OTHERS = {
     "siglip2": "reads lists of patches",
 }
 """Classifiers of transformers that do not read pictures as they are, or say nothing of them that a loss takes."""
+_HEADLESS = ("clip_vision_model", "siglip_vision_model", "dinov3_vit", "dinov3_convnext")
+"""Encoders of pictures of transformers that have no class of classifiers."""
 _PROBES = ((48, 32), (40, 72))
 """Width and height of pictures by which a processor is tried."""
 
 
-def load_config(path: str, where: str) -> Any:
-    """Return transformers' configuration of an image classifier; InvalidModel for a model that reads something else."""
+def load_config(path: str, where: str, *, bare: bool = False) -> Any:
+    """Return transformers' configuration of an image classifier, or of an encoder of pictures.
+
+    Parameters
+    ----------
+    path, where
+        The folder, and what messages start with.
+    bare
+        Whether no head is to stand on it: transformers has encoders of pictures that it has no classifier of.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: it reads something else, or pictures of other channels.
+    """
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as CLASSES
 
     be_quiet()
     config = open_config(path, where)
-    taken = [name for name in CLASSES if name not in _OTHERS]
+    taken = [name for name in CLASSES if name not in _OTHERS] + [*_HEADLESS] * bare
     kind = config.model_type
     if kind not in taken:
         why = f"transformers has no image classifier of model_type {kind}"

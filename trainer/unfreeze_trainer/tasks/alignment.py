@@ -37,6 +37,8 @@ class Alignment(ComposedTask):
         assert options is not None
         library = BridgeLibrary(job, options)
         parts = {tower.key: _modality(job, index, tower, options) for index, tower in enumerate(library.towers)}
+        for tower in library.towers:
+            parts[tower.key].where = tower.where
         modalities = {tower.key: tower.modality for tower in library.towers}
         self._towers = {tower.key: tower for tower in library.towers}
 

@@ -16,6 +16,7 @@ from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_api.tasks.alignment import AlignmentSpec
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
 from unfreeze_trainer.data.samples import DataSource, Split
+from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.libraries.bridge import TEMPERATURE, BridgeLibrary
 from unfreeze_trainer.libraries.towers import AudioTower, Tower
 from unfreeze_trainer.modalities.aligned import Aligned
@@ -33,6 +34,8 @@ HEARD = "{}"
 """The same of what is said in clips."""
 AT_ONCE = 64
 """Texts of classes that are read at a time: thousands together take gigabytes."""
+_SAME = 1e-10
+"""What a cosine lacks to 1 at most where two texts are the same, but for rounding."""
 
 
 class Telling(nn.Module):
@@ -96,9 +99,25 @@ class _Words(BridgeLibrary):
         texts = [prompt.replace("{}", name) for name in self._classes for prompt in self._prompts]
         parts = [embed(texts[start : start + AT_ONCE]) for start in range(0, len(texts), AT_ONCE)]
         vectors = torch.cat(parts).view(len(self._classes), len(self._prompts), -1).mean(dim=1)
+        require_apart(self._classes, vectors)
         head = bridge_layers.load_head(str(self._folder), self._described, self.towers[0].modality)
         factor = float(self._described.get("factor", 1 / TEMPERATURE))
         return LoadedModel(Telling(encoders, head, functional.normalize(vectors, dim=-1), factor), [], frozenset())
+
+
+def require_apart(classes: Sequence[str], vectors: Tensor) -> None:
+    """Raise JobError InvalidJob where two classes have the same vector, (classes, width): always the first of them would be told."""
+    same = functional.normalize(vectors.double(), dim=-1)
+    for start in range(0, len(same), AT_ONCE):
+        some = same[start : start + AT_ONCE]
+        near = (some @ same.T > 1 - _SAME).nonzero().tolist()
+        if pair := next(((start + row, other) for row, other in near if start + row < other), None):
+            one, other = (quoted(repr(classes[place])) for place in pair)
+            raise JobError(
+                "InvalidJob",
+                f"the classes {one} and {other} cannot be told apart: the encoder of texts reads the same in both, as where its tokenizer"
+                " knows none of their words (another script), or no capitals. Call them otherwise by --class",
+            )
 
 
 class _Alike(Aligned):
@@ -111,6 +130,10 @@ class _Alike(Aligned):
     def name_of(self, source: DataSource, row: int) -> str:
         """Return what a JobError's message calls a sample."""
         return self._one.name_of(source, row)
+
+    def heard_in_part(self, split: Split) -> str:
+        """Return how many clips are longer than what is heard of them, for people; empty where none is."""
+        return self._one.heard_in_part(split)
 
     def lengths(self, split: Split) -> np.ndarray:
         """Return the length of each sample of a split, int64 of shape (samples,)."""

@@ -45,6 +45,7 @@ class Captioning(ComposedTask):
         else:
             still = ImageClassificationSpec(image_size=options.image_size, augmentation="None")
             seen = Image(own, tower, still)  # type: ignore[arg-type]
+        seen.where = tower.where
         self._described = Described(
             job, seen, tower.key, writer=library, options=options, targets=TARGETS, ignored=IGNORED
         )

@@ -190,6 +190,10 @@ class ComposedTask(Task):
         """Return how large each sample of a split is, int64 of shape (samples,)."""
         return self.modality.extents(self._splits[split])
 
+    def heard_in_part(self, split: str) -> str:
+        """Return how many samples of a split the model reads the beginning of alone, for people; empty where there are none."""
+        return self.modality.heard_in_part(self._splits[split])
+
     def check_samples(self, rank: int, world_size: int) -> None:
         """Read this rank's share of the samples, for some seconds at most. JobError InvalidData."""
         self.modality.check(self._splits, rank, world_size)

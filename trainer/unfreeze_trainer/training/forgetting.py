@@ -17,6 +17,7 @@ from unfreeze_trainer.judgement.forgetting import (
     ANSWERS,
     DIVERGENCE,
     NEIGHBOURHOODS,
+    PAIRS,
     Forgotten,
     Measured,
     cka,
@@ -24,6 +25,7 @@ from unfreeze_trainer.judgement.forgetting import (
     neighbours_lost,
     none_lost,
     of_towers,
+    pairs_lost,
 )
 from unfreeze_trainer.models.blocks import of_head
 from unfreeze_trainer.runs.pull import steps_between
@@ -229,6 +231,8 @@ class Forgetting:
             gauges += [divergence, answers] if base.losses is not None else [answers, divergence]
         if self._task.joins:
             alike, gauges = of_towers(base.places, now.places, kept)
+            if anchored and self._task.heads_of_base:
+                gauges.append(Measured.of(PAIRS, pairs_lost(base.places, now.places, kept)))
         elif base.places:
             top = list(base.places)[-1]
             gauges.append(Measured.of(NEIGHBOURHOODS, neighbours_lost(base.places[top][kept], now.places[top][kept])))
