@@ -86,9 +86,12 @@ def test_a_useful_model_is_destroyed_only_where_a_useless_one_is(losses, useful)
 
 
 @pytest.mark.slow
-@given(seed=st.integers(0, 2**32 - 1), end=st.floats(0.01, 1), noise=st.floats(0, 0.3))
+@given(seed=st.integers(0, 2**32 - 1), end=st.floats(0.01, 1), noise=st.floats(0, 0.2))
 def test_noise_and_learning_are_no_destruction(seed, end, noise):
-    """Whatever the evaluation says: few validation samples, and rates that are too low, show no useful model."""
+    """Whatever the evaluation says: few validation samples, and rates that are too low, show no useful model.
+
+    With noise of .3 of losses that stay where they are, 3 of 100 draws look like one.
+    """
     losses = np.abs(noisy(np.linspace(1, end, 200), seed, noise))
     assert not destroyed(losses, useful=False, best=0.25, blank=1.0)
     assert not destroyed(losses, useful=None, best=0.25)

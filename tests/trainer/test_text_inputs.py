@@ -205,6 +205,15 @@ def test_adapters_are_loaded_again_on_bases_that_say_less_or_otherwise(tmp_path,
     task.verify_export(tmp_path / "out", "Adapter", module)
 
 
+@pytest.mark.parametrize("pooling", ["Auto", "Mean"])
+def test_a_prefix_before_a_model_that_takes_none_is_refused(tmp_path, pooling):
+    folder = configured(tmp_path / "m", "mpnet", **FAMILIES["mpnet"])
+    change = {"adapter": {"type": "PrefixTuning"}, "task": {"textClassification": {"pooling": pooling}}}
+    change["adapter"]["prefixTuning"] = {"numVirtualTokens": 2}
+    with pytest.raises(JobError, match="PrefixTuning: MPNetModel takes no keys and values from before a text"):
+        open_task(make_job(folder, write_csv(tmp_path / "t.csv"), **change)).build_model()
+
+
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "roberta"])
 def test_a_head_for_the_same_labels_in_another_order_goes_on(tmp_path, kind):
     """Most of the hub's taggers and classifiers do not sort theirs."""

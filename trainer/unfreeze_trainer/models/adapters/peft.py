@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import json
 import re
 import tempfile
@@ -103,6 +104,8 @@ def add_peft(
         options["tokenizer_name_or_path"] = base
     if adapter.type in ("PromptTuning", "PTuning") and (width := _embedding_width(module)):
         options["token_dim"] = width  # PEFT takes the width of the layers, which ALBERT's embeddings do not have
+    if text and adapter.type == "PrefixTuning":
+        _require_prefix(module)
     if text:  # PEFT takes a transformers model's own, and warns of others
         options["base_model_name_or_path"] = base
     before = {name: block.name for block in blocks for name in block.parameters}
@@ -128,6 +131,16 @@ def _require_linear(module: nn.Module, targets: Collection[str], start: str, fie
                 f"{field}: {name} is {kind}, and what initLoraWeights {start} starts from PEFT finds in linear layers alone: set"
                 " that to Default or Gaussian, or name linear layers",
             )
+
+
+def _require_prefix(module: Any) -> None:
+    """Raise JobError InvalidAdapter where a model's body takes no keys and values from before a text."""
+    body = getattr(module, "base_model", module)
+    if "past_key_values" not in inspect.signature(body.forward).parameters:
+        raise JobError(
+            "InvalidAdapter",
+            f"spec.adapter PrefixTuning: {type(body).__name__} takes no keys and values from before a text: choose LoRA or another type",
+        )
 
 
 def _embedding_width(module: Any) -> int | None:
