@@ -136,6 +136,8 @@ def test_of_two_operators_one_continues_when_the_other_is_evicted(cluster, world
     until(lambda: leader(cluster) not in ("", first), "another operator leads")
     world.create(fake={"steps": 1})
     world.wait_phase("Succeeded")
+    install(cluster)
+    assert ready(cluster), "one is enough again"
 
 
 def test_two_releases_in_one_namespace_lead_at_once(cluster, world):

@@ -463,6 +463,6 @@ def test_helm_test_asks_the_network_from_a_pod_that_may_reach_dns_alone():
 
 
 def test_no_two_manifests_are_the_same_object():
-    made = render({"namespaces": [NAMESPACE, "a"], "replicas": 2})
+    made = render({"namespaces": [NAMESPACE, "a"], "replicas": 2, "admissionPolicy": {"enabled": False}})
     names = [(m["kind"], m["metadata"].get("namespace"), m["metadata"]["name"]) for m in made]
     assert len(names) == len(set(names))
