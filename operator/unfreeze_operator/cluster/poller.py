@@ -156,7 +156,7 @@ class ProgressPoller:
                 self._on_change(key)
         # Many running jobs share a fixed rate, so that their status writes cannot swamp the API server.
         interval = max(self._settings.progress_interval, len(self._targets) / self._settings.progress_rate)
-        longest = MAX_PAUSE_SECONDS if target.newest is None else MAX_SILENCE_SECONDS
+        longest = MAX_SILENCE_SECONDS if target.newest else MAX_PAUSE_SECONDS
         pause = min(max(longest, interval), interval * 2 ** min(target.failures, 10))
         self._schedule(key, target, pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
 
