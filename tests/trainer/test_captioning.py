@@ -186,7 +186,7 @@ def without_end(places, folder):
         ({"language": "timm"}, r"spec\.model\.towers\[0\]\.source file://.*timm"),
         (
             {"task": {"captioning": {"prefixLength": 63}}},
-            r"prefixLength: 63 embeddings .* positions of spec\.model\.towers\[1\]\.source",
+            r"prefixLength: 63 embeddings .* positions of spec\.model\.towers\[0\]\.source",
         ),
         ({"task": {"captioning": {"maxLength": 3, "prompt": "who is what is"}}}, "none is left for the text: raise"),
         (
