@@ -18,7 +18,11 @@ COMBINATIONS = {
     "no CRD": {"crds": {"enabled": False}},
     "CRD not kept": {"crds": {"keep": False}},
     "one namespace": {"namespaces": ["default"]},
-    "two namespaces": {"namespaces": ["default", "kube-public"], "rbac": {"aggregate": False}},
+    "two namespaces": {
+        "namespaces": ["default", "kube-public"],
+        "rbac": {"aggregate": False},
+        "admissionPolicy": {"enabled": False},
+    },
     "rights by others": {"rbac": {"create": False, "aggregate": False}},
     "account by others": {"serviceAccount": {"create": False, "name": "default"}},
     "account with annotations": {"serviceAccount": {"name": "op", "annotations": {"example.com/role": "r"}}},

@@ -102,9 +102,8 @@ def test_a_missing_secret_is_named_and_the_job_starts_when_it_is_there(operator,
     body = spec(fake={"holdAt": 1})
     body["tracking"] = {"wandb": {"secretRef": {"name": "wandb-key"}}}
     world.create(body=body)
-    (waiting,) = world.wait(lambda status: status.get("waiting"))["waiting"]
-    assert waiting["reason"] == "ConfigError"
-    assert "wandb-key" in waiting["message"]
+    status = world.wait(lambda status: [one for one in status.get("waiting", ()) if one["reason"] == "ConfigError"])
+    assert "wandb-key" in status["waiting"][0]["message"]
     token = {name: base64.b64encode(b"s3cret").decode() for name in ("WANDB_API_KEY", "LD_PRELOAD")}
     world.cluster.create(world.path("secrets"), {"metadata": {"name": "wandb-key"}, "data": token})
     world.wait(lambda status: status.get("progress", {}).get("step") == 1)

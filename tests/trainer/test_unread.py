@@ -67,6 +67,9 @@ def test_the_rows_that_can_be_read_are_left_with_their_numbers(tmp_path_factory,
         rows.append(rows.pop(0))
     path = tmp_path_factory.mktemp("lines") / "t.jsonl"
     path.write_text("\n".join(lines_of(rows)) + "\n")
+    while rows[-1] == "empty":  # blank lines at the end are no rows
+        broken = [*broken]
+        broken.remove(rows.pop())
     source = texts(path)
     good = [number for number, row in enumerate(rows) if isinstance(row, int)]
     assert source.inputs.to_pylist() == [f"t{rows[number]}" for number in good]
