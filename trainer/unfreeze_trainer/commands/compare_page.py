@@ -5,18 +5,15 @@ Everything that comes from data or from names of files is escaped by the templat
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from unfreeze_trainer import exports
 from unfreeze_trainer.commands.compare import Run, figure, lower_is_better, shown_metrics
+from unfreeze_trainer.exports.page import styled, templates_of
 
 _TEMPLATE = "compare.html"
-_STYLE = Path(exports.__file__).with_name("page.css")
 
 
 def write_page(file: Path, runs: Sequence[Run], doubts: Sequence[str], split: Literal["test", "validation"]) -> None:
@@ -44,19 +41,9 @@ def write_page(file: Path, runs: Sequence[Run], doubts: Sequence[str], split: Li
 
 def page(runs: Sequence[Run], doubts: Sequence[str], split: Literal["test", "validation"]) -> str:
     """Return the page. Parameters as of `write_page`."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("unfreeze_trainer", "commands"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, metric = _STYLE.read_text(encoding="utf-8"), runs[0].report.metric
-    return environment.get_template(_TEMPLATE).render(
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    template, metric = templates_of("commands").get_template(_TEMPLATE), runs[0].report.metric
+    return template.render(
+        **styled(),
         outcome=_outcome(runs, metric, split),
         doubts=doubts,
         metric=metric,

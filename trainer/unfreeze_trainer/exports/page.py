@@ -24,7 +24,7 @@ from unfreeze_trainer.runs.events import lines_of
 from unfreeze_trainer.runs.rates import read_rates
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment, Template
 
     from unfreeze_trainer.runs.generation import Generation
 
@@ -47,13 +47,11 @@ def write_page(run_folder: Path, report: Report, generation: Generation) -> None
 
 def page(run_folder: Path, report: Report) -> str:
     """Return the page of a finished run."""
-    style = (Path(__file__).parent / _STYLE).read_text(encoding="utf-8")
     evaluation = read_evaluation(run_folder)
     return template().render(
         report=report,
         evaluation=evaluation,
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        **styled(),
         outcome=outcome(report, evaluation),
         curves=[
             *curves(run_folder / "history.csv", report),
@@ -72,17 +70,28 @@ def page(run_folder: Path, report: Report) -> str:
 @cache  # compiling it takes as long as training a small model for some steps
 def template() -> Template:
     """Return what the page is made of, compiled."""
+    environment = templates_of("exports")
+    environment.filters |= {"count": _count, "figure": spoken, "short": _short, "seconds": _duration}
+    return environment.get_template(_TEMPLATE)
+
+
+def templates_of(room: str) -> Environment:
+    """Return the engine of the templates that lie in a folder of this package: it escapes what comes from data, and knows each name."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("unfreeze_trainer", "exports"),
+    return Environment(
+        loader=PackageLoader("unfreeze_trainer", room),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": _count, "figure": spoken, "short": _short, "seconds": _duration}
-    return environment.get_template(_TEMPLATE)
+
+
+def styled() -> dict[str, str]:
+    """Return the style of pages, and the hash by which a page's policy lets it in."""
+    style = (Path(__file__).parent / _STYLE).read_text(encoding="utf-8")
+    return {"style": style, "style_hash": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}
 
 
 def _count(value: float) -> str:
