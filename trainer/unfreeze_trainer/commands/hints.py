@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from unfreeze_trainer.commands.facts import Facts
+from unfreeze_trainer.data.samples import SEVERAL_TEXTS
 from unfreeze_trainer.errors import JobError, quoted
 
 _FORMS = (
@@ -49,10 +50,7 @@ def require_labels(label: Facts, where: str) -> None:
 def of_several_texts(facts: Mapping[str, Facts]) -> str:
     """Return what to do about columns of lists of texts, as pictures with several captions have them; begins as `hints` does."""
     names = [quoted(repr(name)) for name, one in facts.items() if one.look == "words"]
-    return "".join(
-        f". Column {name} holds several texts in a row: write a row for each, as pandas.DataFrame.explode does"
-        for name in names
-    )
+    return "".join(f". Column {name} holds {SEVERAL_TEXTS}" for name in names)
 
 
 def _of_table(facts: Mapping[str, Facts]) -> Iterator[str]:

@@ -111,6 +111,10 @@ def read_texts(
     return readable(source, unread, total, head=head, kind=kind)
 
 
+SEVERAL_TEXTS = "several texts in a row: write a row for each, as pandas.DataFrame.explode does"
+"""What a column of lists of texts holds, as pictures with several captions have them, and what to do about it."""
+
+
 def text_cells(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: Unread, where: str) -> pa.ChunkedArray:
     """Return a column of texts; rows without one are added to `unread`."""
     import pyarrow as pa
@@ -119,9 +123,7 @@ def text_cells(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: 
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or len(column) == 0):
         several = pa.types.is_nested(column.type) and not pa.types.is_struct(column.type)
-        what = (
-            "several texts in a row: write a row for each, as pandas.DataFrame.explode does" if several else "not text"
-        )
+        what = SEVERAL_TEXTS if several else "not text"
         raise JobError("InvalidData", f"{where}: column {name!r} holds {column.type}, {what}; or name another one")
     rows = numbers[without_text(column)].tolist()
     it = "it" if len(rows) == 1 else "them"
