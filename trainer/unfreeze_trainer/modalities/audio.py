@@ -110,8 +110,7 @@ class Audio(Files):
                 f"clips hold values up to {self.loader.loudest:.3g}, and sound lies between -1 and 1: whole numbers were written as floats."
                 " What models hear depends on it, of Whisper and AST: divide them by 32768, or by what stands for 1 in them"
             )
-            log.warning("%s: %s", splits["train"].source.where, said)
-            self.warnings.append(f"{splits['train'].source.where}: {said}")
+            self.tell(splits["train"].source.where, said)
         if rank == 0 and self.made_to_hear:
             log.info(
                 "%s is made to hear %d seconds of each clip, as long as the longest one of the training data: set"

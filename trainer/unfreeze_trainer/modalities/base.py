@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,11 @@ class Modality(ABC):
         self._options = f"spec.task.{job.task.kind.member}"
         self.warnings: list[str] = []
         """What of the data that were read the model does not see or learn, for people, without what rows hold."""
+
+    def tell(self, where: str, said: str) -> None:
+        """Log something of the data, and keep it among the warnings; `where` is what it is about."""
+        logging.getLogger(type(self).__module__).warning("%s: %s", where, said)
+        self.warnings.append(f"{where}: {said}")
 
     @abstractmethod
     def read(self, dataset: Dataset, where: str) -> DataSource:

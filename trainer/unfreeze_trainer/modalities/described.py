@@ -145,8 +145,7 @@ class Described(Modality):
                 f"{cut} of {len(tokens.beyond)} texts are cut: with their prompts they are longer than {self.max_length} tokens. {lost} of"
                 f" {lost + learned} tokens that are to be learned lie beyond, and these texts do not teach the model to stop: {self._remedy}"
             )
-            log.warning("%s: %s", where, message)
-            self.warnings.append(f"{where}: {message}")
+            self.tell(where, message)
         self._tokens[source], self._texts[source] = tokens, part_of(source, "text").inputs
         return source
 

@@ -21,7 +21,7 @@ from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import Modality, Question, rows_of
 from unfreeze_trainer.models.export import Example
-from unfreeze_trainer.models.text import Limits, usable_length, without_embedding
+from unfreeze_trainer.models.text import Limits, require_embedding, usable_length, without_embedding
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +113,7 @@ class Dialogues(Modality):
         source, kept = without(source, tokens.wrong, skip=skip)
         tokens.take(kept)
         for what in (*self._lost(tokens, renderer), *self._endless(tokens, stops or ())):
-            log.warning("%s: %s", where, what)
-            self.warnings.append(f"{where}: {what}")
+            self.tell(where, what)
         self._require_rows(source, tokens)
         self._tokens[source] = tokens
         return source
@@ -168,8 +167,7 @@ class Dialogues(Modality):
         if rows is None:
             return
         padding = self.tokenizer.pad_token_id
-        if padding >= rows:
-            raise without_embedding(padding, "the padding token", rows=rows, tokenizer=self.tokenizer, where=self.where)
+        require_embedding(padding, "the padding token", rows=rows, tokenizer=self.tokenizer, where=self.where)
         if not (found := tokens.first_beyond(rows)):
             return
         what = f"{self.name_of(source, found[0])}: a token"

@@ -21,7 +21,7 @@ from unfreeze_trainer.data.sequence_tokens import SequenceTokens
 from unfreeze_trainer.data.sequences import read_sequences
 from unfreeze_trainer.modalities.base import Modality, Question, rows_of
 from unfreeze_trainer.models.export import Example
-from unfreeze_trainer.models.text import Limits, usable_length, without_embedding
+from unfreeze_trainer.models.text import Limits, require_embedding, usable_length, without_embedding
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +116,7 @@ class Sequences(Modality):
         for tokens in both:
             tokens.take(kept)
         for what in self._lost(*both):
-            log.warning("%s: %s", where, what)
-            self.warnings.append(f"{where}: {what}")
+            self.tell(where, what)
         if not both[1].ends(self._model.stops):
             log.warning(
                 "%s: its tokenizer ends no target by a token that ends the model's: who generates goes on until the limit",
@@ -160,8 +159,7 @@ class Sequences(Modality):
         if rows is None:
             return
         padding = self.tokenizer.pad_token_id
-        if padding >= rows:
-            raise without_embedding(padding, "the padding token", rows=rows, tokenizer=self.tokenizer, where=self.where)
+        require_embedding(padding, "the padding token", rows=rows, tokenizer=self.tokenizer, where=self.where)
         for tokens in both:
             if found := tokens.first_beyond(rows):
                 what = f"{self.name_of(source, found[0])}: a token"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,8 +22,6 @@ from unfreeze_trainer.modalities.audio import Audio, AudioModel
 from unfreeze_trainer.modalities.base import Question, rows_of
 from unfreeze_trainer.models.speech import Prompt, suppressed_tokens
 from unfreeze_trainer.models.text import without_embedding
-
-log = logging.getLogger(__name__)
 
 FEATURES, READ = "input_features", "decoder_input_ids"
 _UNCUT = 1 << 30
@@ -67,8 +64,7 @@ class Transcribed(Audio):
             f"{cut} of {len(source.inputs)} clips are longer than {self.max_seconds:g} seconds and are cut there ({self._options}.maxSeconds),"
             " and their texts are not: the model learns to write what it does not hear. Cut such clips with their texts"
         )
-        log.warning("%s: %s", source.where, said)
-        self.warnings.append(f"{source.where}: {said}")
+        self.tell(source.where, said)
 
 
 class Speech(Transcribed):
@@ -138,8 +134,7 @@ class Speech(Transcribed):
                 f"{rows} of {len(tokens.lengths)} texts hold tokens that the model does not say when it generates (suppress_tokens of its"
                 " generation_config.json: mostly punctuation marks): they are learned, and never written"
             )
-            log.warning("%s: %s", where, said)
-            self.warnings.append(f"{where}: {said}")
+            self.tell(where, said)
 
     def lengths(self, split: Split) -> np.ndarray:
         """Return how many tokens of each text are learned, int64 of shape (samples,): clips are all made alike."""

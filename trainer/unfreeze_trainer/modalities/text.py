@@ -20,7 +20,7 @@ from unfreeze_trainer.data.tokens import CHUNK_TEXTS, TextError, Tokens, TokensO
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.modalities.base import Modality, rows_of
 from unfreeze_trainer.models.export import Example
-from unfreeze_trainer.models.text import Limits, guessed_length, usable_length, without_embedding
+from unfreeze_trainer.models.text import Limits, guessed_length, require_embedding, usable_length
 
 log = logging.getLogger(__name__)
 
@@ -221,8 +221,7 @@ class Text(Modality):
             " written there, as in a script that it has no letters of, and the model reads the same in each place. Choose a model that"
             " was made for such texts"
         )
-        log.warning("%s: %s", source.where, said)
-        self.warnings.append(f"{source.where}: {said}")
+        self.tell(source.where, said)
 
     def _tokenize(self, source: DataSource) -> Tokens:
         if source.inputs.nbytes > KEPT_BYTES:
@@ -251,9 +250,7 @@ class Text(Modality):
         return (mark, times) if mark is not None and times else None
 
     def _require_row(self, token: int, what: str) -> None:
-        rows = self._limits.rows
-        if rows is not None and token >= rows:
-            raise without_embedding(token, what, rows=rows, tokenizer=self.tokenizer, where=self.where)
+        require_embedding(token, what, rows=self._limits.rows, tokenizer=self.tokenizer, where=self.where)
 
     def tokens(self, inputs: Mapping[str, Tensor], counted: Tensor) -> int:
         """Return how many tokens that are not padding the rows have that count."""

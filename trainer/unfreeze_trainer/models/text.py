@@ -73,6 +73,12 @@ class Limits:
     """Whether it has a table of positions that count from the start of a row, padding before a text among them."""
 
 
+def require_embedding(token: int, what: str, *, rows: int | None, tokenizer: Any, where: str) -> None:
+    """Raise JobError InvalidModel for a token that a model has no row for in its embeddings; parameters as of `without_embedding`, None for any number of rows."""
+    if rows is not None and token >= rows:
+        raise without_embedding(token, what, rows=rows, tokenizer=tokenizer, where=where)
+
+
 def without_embedding(token: int, what: str, *, rows: int, tokenizer: Any, where: str) -> JobError:
     """Return what to say of a token that a model has no row for in its embeddings.
 
