@@ -12,6 +12,7 @@ from unfreeze_operator.cluster import connection, watch
 from unfreeze_operator.cluster.api import Api
 from unfreeze_operator.cluster.executor import Delayed, Executor, Mirror
 from unfreeze_operator.cluster.informer import ABSENT_SECONDS, Cache, Kind, Reflector
+from unfreeze_operator.cluster.new_jobs import NewJobs
 from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.cluster.queue import Queue
 from unfreeze_operator.objects import views
@@ -61,8 +62,8 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         settings = replace(settings, namespaces=await watch.until_reachable(api, wanted, stop))
         if stop.is_set():
             return
-    queue: Queue[Key] = Queue(_on_error(metrics), urgent=lambda key: known.is_new(key))  # noqa: PLW0108 - made below
-    known, mirrors = _caches(queue.add)
+    first_status = FIRST_STATUS * settings.status_interval
+    known, mirrors, new_jobs, queue = _what_waits(metrics, first_status)
     poller = ProgressPoller(settings, queue.add)
     executor = Executor(api, mirrors)
     reconciler = Reconciler(
@@ -70,6 +71,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         caches=known,
         executor=executor,
         poller=poller,
+        new_jobs=new_jobs,
         metrics=metrics,
         image=TrainerImage(settings.trainer_image, settings.trainer_pull_secrets),
         lost_pod_grace=settings.lost_pod_grace,
@@ -79,7 +81,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         allowed=settings.allowed,
         sources=settings.sources,
         prices=settings.prices,
-        first_status=FIRST_STATUS * settings.status_interval,
+        first_status=first_status,
     )
     metrics.registry.register(JobCollector(known.fine_tune_jobs, poller))
     metrics.queue_depth.set_function(lambda: len(queue))
@@ -123,10 +125,25 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
             part.cancel()
 
 
-def _caches(wake: Callable[[Key], None]) -> tuple[Caches, dict[Resource, Mirror]]:
+def _what_waits(metrics: Metrics, longest: float) -> tuple[Caches, dict[Resource, Mirror], NewJobs, Queue[Key]]:
+    """Return empty caches, those of the children by their kind, and the queue of jobs that wait to be looked at."""
+
+    def wake(key: Key) -> None:
+        queue.add(key)
+
+    def pods_changed(key: Key) -> None:
+        new_jobs.pods_changed(key)
+
+    known, mirrors = _caches(wake, pods_changed)
+    new_jobs = NewJobs(wake, is_new=known.is_new, pods=known.pods.of, longest=longest)
+    queue: Queue[Key] = Queue(_on_error(metrics), urgent=new_jobs.take_note)
+    return known, mirrors, new_jobs, queue
+
+
+def _caches(wake: Callable[[Key], None], pods_changed: Callable[[Key], None]) -> tuple[Caches, dict[Resource, Mirror]]:
     """Return empty caches that wake a job when something of it changes, and those of its children by their kind."""
     caches = {kind.resource: Cache[Any](wake, suffix=SUFFIXES.get(kind.resource, "")) for kind in KINDS}
-    caches[PODS] = Cache[Any](wake, keep=views.has_termination_message)
+    caches[PODS] = Cache[Any](pods_changed, keep=views.has_termination_message)
     caches[WORKLOADS] = Cache[Any](lambda key: wake(known.behind(key)))
     known = Caches(
         Cache(wake, place=lambda job: job.destination),

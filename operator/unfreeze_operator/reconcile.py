@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +25,7 @@ from unfreeze_operator.cluster.api import Api, ApiError
 from unfreeze_operator.cluster.backoff import backoff
 from unfreeze_operator.cluster.executor import Delayed, Executor, Refused, Unavailable
 from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.cluster.new_jobs import NewJobs
 from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.decisions.events import event, notes
 from unfreeze_operator.decisions.plan import Plan, plan
@@ -50,7 +51,7 @@ from unfreeze_operator.settings.options import Settings, TrainerImage
 from unfreeze_operator.settings.prices import NO_PRICES, Prices
 from unfreeze_operator.settings.sources import NOTHING, Sources
 from unfreeze_operator.status.budget import wire
-from unfreeze_operator.status.build import delayed, held, refused, urgent, worth_writing
+from unfreeze_operator.status.build import delayed, held, refused, unmade_until, urgent, worth_writing
 from unfreeze_operator.status.training import leader
 from unfreeze_operator.telemetry.logs import about
 from unfreeze_operator.telemetry.metrics import Metrics
@@ -60,6 +61,8 @@ logger = logging.getLogger(__name__)
 EVENT_TRIES = 3
 EVENT_PAUSES = (0.1, 1.0)
 """First and longest pause in seconds between two tries to post an event."""
+CLOCKS = timedelta(seconds=1)
+"""By so much the operator's clock may be behind the API server's."""
 _FINAL = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 """Answers that another try does not change."""
 
@@ -116,7 +119,7 @@ class Reconciler:
 
     Parameters
     ----------
-    api, caches, executor, poller, metrics
+    api, caches, executor, poller, new_jobs, metrics
         The rooms that it connects.
     image
         Trainer image when a template names none, and what it is pulled with.
@@ -124,7 +127,7 @@ class Reconciler:
         See Settings.
     first_status
         For how many seconds at most, from when its Job was made, the first status of a job waits for the scheduler's word on
-        each of its pods; for one status_interval while some are not there yet.
+        each of its pods, and for the pods of other new jobs; where the Job controller has none made, until that is worth a word.
     clock
         The time.
     """
@@ -136,6 +139,7 @@ class Reconciler:
         caches: Caches,
         executor: Executor,
         poller: ProgressPoller,
+        new_jobs: NewJobs,
         metrics: Metrics,
         image: TrainerImage,
         lost_pod_grace: float,
@@ -152,6 +156,7 @@ class Reconciler:
         self._caches = caches
         self._executor = executor
         self._poller = poller
+        self._new_jobs = new_jobs
         self._metrics = metrics
         self._image = image
         self._lost_pod_grace = lost_pod_grace
@@ -174,6 +179,7 @@ class Reconciler:
             if job is None:
                 self._poller.forget(key)
                 self._caches.pods.forget(key)
+                self._new_jobs.done(key)
                 self._written.pop(key, None)
                 self._unsure.pop(key, None)
                 return None
@@ -225,6 +231,7 @@ class Reconciler:
             pause = self._until_first(status, context) if quiet and old.phase is None else 0.0
             pause = pause or (0.0 if urgent(old, status) else self._pause(job, children, now))
             if not pause:
+                self._new_jobs.done(job.key)
                 await self._write(job, old, status, context.children)
         if first is not None and first.live and first.ip and not job.deleting and not is_finished(old):
             self._poller.watch(job.key, first.uid, first.ip, ready=first.ready)
@@ -270,16 +277,17 @@ class Reconciler:
 
     def _until_first(self, status: FineTuneJobStatus, context: Context) -> float:
         """Return for how many seconds the first status of a job has to wait: with the scheduler's word it is the only one."""
-        child, pods = context.children.job, context.children.pods
-        known = [pod for pod in pods if pod.node or pod.waiting is not None]
-        nodes = context.spec.distribution.num_nodes
-        if status.phase != "Pending" or child is None or len(known) >= nodes:
+        child, pods, nodes = context.children.job, context.children.pods, context.spec.distribution.num_nodes
+        if status.phase != "Pending" or child is None:
             return 0.0
+        self._new_jobs.wait(context.job.key, nodes)
+        if not self._new_jobs.busy and sum(pod.scheduler_knows for pod in pods) >= nodes:
+            return 0.0
+        longest = child.created + timedelta(seconds=self._first_status)
         # Pods that are not made at all are perhaps refused, by a quota for one: people want to know of that soon.
-        longest = self._first_status if len(pods) >= nodes else min(self._first_status, self._status_interval)
-        waited = (context.now - child.created).total_seconds()
+        until = min(longest, unmade_until(context) or longest)
         # Times of creation are whole seconds; where the clocks disagree by more, nothing waits.
-        return longest - waited if -1 <= waited < longest else 0.0
+        return max(0.0, (until - context.now).total_seconds()) if context.now >= child.created - CLOCKS else 0.0
 
     async def _execute(
         self, job: FineTuneJobView, old: FineTuneJobStatus, asked: Plan, now: datetime

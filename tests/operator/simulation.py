@@ -20,6 +20,7 @@ from unfreeze_api.contracts.progress import CheckpointInfo, Progress, Terminatio
 from unfreeze_operator.cluster.api import ApiError
 from unfreeze_operator.cluster.executor import Delayed, Executor, Mirror
 from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.cluster.new_jobs import NewJobs
 from unfreeze_operator.objects import pod_groups, views
 from unfreeze_operator.objects.resources import (
     CONFIG_MAPS,
@@ -253,6 +254,7 @@ class Simulation:
             ),
             executor=Executor(self.server, {r: m for r, m in mirrors.items() if r != FINE_TUNE_JOBS}),
             poller=self.poller,
+            new_jobs=NewJobs(lambda _: None, is_new=lambda _: False, pods=caches[PODS].of, longest=60),
             metrics=METRICS,
             image=TrainerImage("trainer:1"),
             lost_pod_grace=60,

@@ -5,6 +5,8 @@ import gc
 import json
 import tracemalloc
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,12 +17,14 @@ from unfreeze_api.contracts.progress import PhaseResult, ProgressInfo
 from unfreeze_api.contracts.status import Condition, FineTuneJobStatus
 from unfreeze_operator.cluster import watch
 from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.cluster.new_jobs import NewJobs
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects import views
 from unfreeze_operator.objects.actions import Create
-from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, SUFFIXES
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, SUFFIXES, Key
 from unfreeze_operator.operate import KINDS
 from unfreeze_operator.status.budget import wire
+from unfreeze_operator.status.build import MISSING_SECONDS
 
 OPERATOR = "system:serviceaccount:unfreeze-system:unfreeze-operator"
 
@@ -131,6 +135,62 @@ def test_a_new_job_has_its_children_before_anything_is_said_of_it():
     assert simulation.server.of("events") == [], "one write less"
 
 
+class FakePods(dict[Key, list[Any]]):
+    """The pods of jobs, of which only phase and the scheduler's word count."""
+
+    def grow(self, key: Key, *, known: bool, phase: str = "Pending") -> None:
+        self.setdefault(key, []).append(SimpleNamespace(phase=phase, scheduler_knows=known))
+
+
+def new_jobs() -> tuple[NewJobs, FakePods, list[Key], list[float]]:
+    """Give two new jobs, their pods, which of them were woken, and the time."""
+    pods, woken, now = FakePods(), list[Key](), [0.0]
+    jobs = NewJobs(
+        woken.append, is_new=lambda _: True, pods=lambda key: pods.get(key, []), longest=60, clock=lambda: now[0]
+    )
+    assert all(jobs.take_note(("ns", name)) for name in "ab")
+    return jobs, pods, woken, now
+
+
+def test_what_is_said_of_a_job_waits_for_the_pods_of_all_new_ones():
+    jobs, pods, woken, _ = new_jobs()
+    a, b = ("ns", "a"), ("ns", "b")
+    for key in (a, b):
+        jobs.wait(key, 1)
+    pods.grow(a, known=True)
+    jobs.pods_changed(a)
+    assert (woken, jobs.busy) == ([], True)
+    pods.grow(b, known=False)
+    jobs.pods_changed(b)
+    assert (woken, jobs.busy) == ([a], False), "b has its pod, and the scheduler has not looked at it"
+    pods[b][0].scheduler_knows = True
+    jobs.pods_changed(b)
+    assert woken == [a, b]
+    for key in (a, b):
+        jobs.done(key)
+    jobs.pods_changed(a)
+    assert woken == [a, b, a], "of one that has a status every change is looked at"
+
+
+def test_a_pod_that_runs_waits_for_nobody_and_nobody_for_pods_that_are_never_made():
+    jobs, pods, woken, now = new_jobs()
+    a, b, c = ("ns", "a"), ("ns", "b"), ("ns", "c")
+    jobs.wait(a, 2)
+    pods.grow(a, known=True, phase="Running")
+    jobs.pods_changed(a)
+    assert woken == [a]
+    jobs.done(a)
+    assert jobs.busy, "b has none"
+    now[0] = 30
+    jobs.take_note(c)
+    now[0] = 61
+    assert jobs.busy, "c"
+    now[0] = 91
+    assert not jobs.busy
+    jobs.done(b)
+    assert woken == [a]
+
+
 def test_the_first_status_waits_for_the_schedulers_word_on_each_pod_and_no_longer_than_it_may():
     simulation = Simulation(nodes=2, first_status=5)
     simulation.reconcile()
@@ -159,6 +219,14 @@ def test_the_first_status_waits_for_the_schedulers_word_on_each_pod_and_no_longe
     waiting.now += timedelta(seconds=1)
     waiting.reconcile()
     assert waiting.status["phase"] == "Pending"
+
+    unmade = Simulation(nodes=2, first_status=60)
+    unmade.reconcile()
+    unmade.control()
+    for pod in unmade.pods():
+        unmade.server.remove("pods", pod["metadata"]["name"])
+    unmade.sync()
+    assert unmade.reconcile() == MISSING_SECONDS, "a quota, perhaps: from then on the status says so"
 
     behind = Simulation(nodes=2, first_status=5)
     behind.reconcile()

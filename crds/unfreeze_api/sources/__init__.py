@@ -82,7 +82,7 @@ def forms(held: Held, sources: Sequence[Source] = SOURCES) -> str:
     return " or ".join(source.form for source in holding(held, sources))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)  # an operator sees the sources of all jobs that ever were
 def needs(uri: str) -> Needs:
     """Return what a pod must have for a source; nothing for what is none."""
     scheme, _, rest = uri.partition("://")

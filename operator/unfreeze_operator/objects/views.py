@@ -206,6 +206,11 @@ class PodView(ChildView):
         return self.phase not in ("Succeeded", "Failed")
 
     @property
+    def scheduler_knows(self) -> bool:
+        """Whether the scheduler has given it a node, or said why it does not."""
+        return bool(self.node) or self.waiting is not None
+
+    @property
     def termination_message(self) -> str:
         """Its message, once its container has ended: it does not start again, and the pod's phase follows later."""
         return self.message if self.exit_code is not None or not self.live else ""

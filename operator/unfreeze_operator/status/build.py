@@ -335,6 +335,12 @@ def _fewer(context: Context) -> tuple[RunningReason, str]:
     return "PodsRestarting", f"{text}; {leaving.name} is taken away{why} and writes its checkpoint"
 
 
+def unmade_until(context: Context) -> datetime | None:
+    """Return from when on pods that the Job controller has not made are worth a word; None where none is missing."""
+    found = _missing(context)
+    return found and found[1]
+
+
 def _missing(context: Context) -> tuple[int, datetime, bool] | None:
     """Return how many pods the Job controller has not made, from when on that is worth a word, and whether it made them before."""
     job, missing = context.children.job, context.spec.distribution.num_nodes - context.children.present
