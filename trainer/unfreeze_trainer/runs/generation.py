@@ -184,9 +184,13 @@ def _of_newest(run_folder: Path, name: str) -> bytes | None:
         return None
 
 
-def append(path: Path) -> TextIO:
-    """Open a file of the run for more lines; OSError if it is a link."""
-    return open(path, "a", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+@contextmanager
+def append(path: Path) -> Iterator[TextIO]:
+    """Open a file of the run for more lines, the first of them after one that a crash has cut; OSError if it is a link."""
+    with open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
+        if (end := file.tell()) and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            file.write("\n")
+        yield file
 
 
 def sync_folder(folder: Path) -> None:
