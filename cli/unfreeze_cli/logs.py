@@ -47,21 +47,28 @@ def print_logs(kubectl: Kubectl, name: str, index: int | None, tail: int | None)
 def follow(
     kubectl: Kubectl, name: str, index: int | None, tail: int | None, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Print the logs of a place in the gang as they are written, until the job has finished or is suspended."""
+    """Print the logs of a place in the gang as they are written, until the job has finished or is suspended.
+
+    The cluster may end the stream of a pod that goes on, as when an API server is replaced: it is followed again from there.
+    """
     job = kubectl.job(name)
     wanted = chosen(job, kubectl.pods(name)) if index is None else index
-    seen: set[str] = set()
+    seen: dict[str, float] = {}
     waits = False
     while True:
         # In this order: what the last pod wrote is seen before its job has ended.
         job = kubectl.job(name)
         pods = [pod for pod in kubectl.pods(name) if index_of(pod) == wanted]
-        fresh = [pod for pod in pods if pod["metadata"]["uid"] not in seen and has_started(pod)]
+        fresh = [pod for pod in pods if _runs(pod) or (pod["metadata"]["uid"] not in seen and has_started(pod))]
         for pod in fresh:
-            click.echo(_header(pod), err=True)
-            lines = [f"--tail={tail}"] if tail is not None else []
+            uid = pod["metadata"]["uid"]
+            if uid in seen:
+                lines = [f"--since={max(1, int(time.monotonic() - seen[uid]))}s"]
+            else:
+                click.echo(_header(pod), err=True)
+                lines = [f"--tail={tail}"] if tail is not None else []
             _stream(kubectl, name, pod, "--follow", *lines)
-            seen.add(pod["metadata"]["uid"])
+            seen[uid] = time.monotonic()
         phase = job.get("status", {}).get("phase", "Pending")
         if not fresh and phase in (*FINISHED, "Suspended"):
             click.echo(f"The job has {phase.lower()}." if phase in FINISHED else "The job is suspended.", err=True)
@@ -71,8 +78,7 @@ def follow(
         if not fresh and not waits:
             click.echo(f"Waiting for pod {wanted} to start ({phase}) ...", err=True)
         waits = not fresh
-        if not fresh:
-            sleep(POLL_SECONDS)
+        sleep(POLL_SECONDS)
 
 
 def _stream(kubectl: Kubectl, name: str, pod: Json, *options: str) -> None:
@@ -92,8 +98,17 @@ def chosen(job: Json, pods: list[Json]) -> int:
 
 def has_started(pod: Json) -> bool:
     """Whether a pod has, or had, a container that may have written something."""
+    return _is_any(pod, "running", "terminated")
+
+
+def _runs(pod: Json) -> bool:
+    return _is_any(pod, "running")
+
+
+def _is_any(pod: Json, *wanted: str) -> bool:
+    """Whether a container of a pod is in one of these states."""
     states = [one.get("state", {}) for one in pod.get("status", {}).get("containerStatuses", ())]
-    return any("running" in state or "terminated" in state for state in states)
+    return any(not state.keys().isdisjoint(wanted) for state in states)
 
 
 def _header(pod: Json) -> str:

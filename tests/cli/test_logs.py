@@ -51,6 +51,27 @@ class Evicted(Cluster):
         return int(self.broken or len(self.asked) == 1)
 
 
+class Cut(Cluster):
+    """A pod whose stream ends at first though it runs, and that has ended, and its job, when the second one does."""
+
+    def pods(self, name):
+        (pod,) = super().pods(name)
+        if len(self.asked) < 2:
+            pod["status"] = {"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]}
+        return [pod]
+
+    def job(self, _name):
+        return {"status": {"phase": "Succeeded" if len(self.asked) > 1 else "Running"}}
+
+
+def test_a_pod_that_runs_is_followed_again_when_its_stream_ends(capsys):
+    cluster = Cut()
+    follow(cluster, "job", None, 5, sleep=lambda _: None)
+    pod = ("logs", "job-0", "--container=trainer", "--follow")
+    assert cluster.asked == [(*pod, "--tail=5"), (*pod, "--since=1s")]
+    assert capsys.readouterr().err.splitlines() == ["==> job-0 (Running, not ready) <==", "The job has succeeded."]
+
+
 def test_logs_go_on_when_a_pod_is_taken_away():
     cluster = Evicted()
     follow(cluster, "job", None, None, sleep=lambda _: None)
