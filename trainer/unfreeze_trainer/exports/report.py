@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from unfreeze_api.contracts import budget
-from unfreeze_api.contracts.progress import CheckpointInfo, Progress
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.contracts.report import LOST, DataReport, Export, Pinned, Report, Results, Usefulness, World
 from unfreeze_api.grammar.reading import causes
 from unfreeze_trainer.errors import JobError
@@ -156,7 +156,7 @@ def reported(results: Results, usefulness: Usefulness | None) -> dict[str, float
     return found | lost
 
 
-def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = None) -> Progress:
+def finished_progress(report: Report) -> Progress:
     """Return the progress of a finished run, from its report alone."""
     steps = sum(phase.steps for phase in report.phases)
     progress = Progress(
@@ -169,7 +169,6 @@ def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = Non
         metrics=report.results.validation,
         eta_seconds=0,
         activity="Done",
-        checkpoint=checkpoint,
         world_size=report.world.world_size,
         phases=report.phases,
         results=reported(report.results, report.usefulness),
