@@ -153,6 +153,17 @@ def test_a_folder_that_cannot_be_cleared_is_said_at_once(tmp_path, monkeypatch):
         Generation.take(tmp_path)
 
 
+def test_what_is_committed_is_on_the_disk_before_it_is_there(tmp_path, monkeypatch):
+    generation, synced = Generation.take(tmp_path), []
+
+    def sync(path):
+        synced.append((path.name, (tmp_path / "model").exists()))
+
+    monkeypatch.setattr("unfreeze_trainer.runs.generation.sync", sync)
+    generation.commit(written(generation, "new"), tmp_path / "model")
+    assert synced == [("new", False), ("file", False), (tmp_path.name, True)]
+
+
 def test_what_happens_after_a_crash_in_a_line_has_a_line_of_its_own(tmp_path):
     events = Events(tmp_path, Generation.take(tmp_path))
     events.add("start", step=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,12 +54,9 @@ def require_same(report: Report, identity: Identity, run_folder: Path) -> None:
 
 
 def write_report(run_folder: Path, report: Report, generation: Generation) -> None:
-    """Write report.json whole or not at all, flushed to the disk."""
+    """Write report.json whole or not at all."""
     aside = generation.aside("report.json")
-    with aside.open("w") as file:
-        file.write(report.to_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    aside.write_text(report.to_json(indent=2) + "\n")
     generation.commit(aside, run_folder / "report.json")
 
 
