@@ -13,7 +13,7 @@ from unfreeze_cli.text import plain
 
 POLL_SECONDS = 1.0
 FINISHED = ("Succeeded", "Failed")
-_TRAINER = "--container=trainer"
+_TRAINER = "trainer"
 """A pod may have others: one that fetches, and what a cluster puts into it, which may stand first."""
 
 
@@ -34,7 +34,7 @@ def print_logs(kubectl: Kubectl, name: str, index: int | None, tail: int | None)
     job = kubectl.job(name)
     pods = kubectl.pods(name)
     wanted = chosen(job, pods) if index is None else index
-    found = [pod for pod in pods if index_of(pod) == wanted and has_started(pod)]
+    found = [pod for pod in pods if index_of(pod) == wanted and _has_started(pod)]
     for pod in found:
         if len(found) > 1:
             click.echo(_header(pod))
@@ -59,7 +59,7 @@ def follow(
         # In this order: what the last pod wrote is seen before its job has ended.
         job = kubectl.job(name)
         pods = [pod for pod in kubectl.pods(name) if index_of(pod) == wanted]
-        fresh = [pod for pod in pods if _runs(pod) or (pod["metadata"]["uid"] not in seen and has_started(pod))]
+        fresh = [pod for pod in pods if _runs(pod) or (pod["metadata"]["uid"] not in seen and _has_started(pod))]
         for pod in fresh:
             uid = pod["metadata"]["uid"]
             if uid in seen:
@@ -84,7 +84,7 @@ def follow(
 def _stream(kubectl: Kubectl, name: str, pod: Json, *options: str) -> None:
     """Print the log of a pod; one that is taken away meanwhile has said what it had to say."""
     meta = pod["metadata"]
-    failed = kubectl.stream("logs", meta["name"], _TRAINER, *options)
+    failed = kubectl.stream("logs", meta["name"], f"--container={_TRAINER}", *options)
     if failed and any(other["metadata"]["uid"] == meta["uid"] for other in kubectl.pods(name)):
         raise SystemExit(1)  # kubectl has said why
 
@@ -96,19 +96,19 @@ def chosen(job: Json, pods: list[Json]) -> int:
     return next((index_of(pod) for pod in pods if pod["metadata"]["name"] == failed), 0)
 
 
-def has_started(pod: Json) -> bool:
-    """Whether a pod has, or had, a container that may have written something."""
-    return _is_any(pod, "running", "terminated")
+def _has_started(pod: Json) -> bool:
+    """Whether the trainer of a pod has run, and may have written something."""
+    return not _state(pod).keys().isdisjoint(("running", "terminated"))
 
 
 def _runs(pod: Json) -> bool:
-    return _is_any(pod, "running")
+    return "running" in _state(pod)
 
 
-def _is_any(pod: Json, *wanted: str) -> bool:
-    """Whether a container of a pod is in one of these states."""
-    states = [one.get("state", {}) for one in pod.get("status", {}).get("containerStatuses", ())]
-    return any(not state.keys().isdisjoint(wanted) for state in states)
+def _state(pod: Json) -> Json:
+    """Return the state of a pod's trainer: what stands beside it may start before it, and outlive it."""
+    states = pod.get("status", {}).get("containerStatuses", ())
+    return next((one.get("state", {}) for one in states if one["name"] == _TRAINER), {})
 
 
 def _header(pod: Json) -> str:
