@@ -51,7 +51,8 @@ from unfreeze_operator.settings.options import Settings, TrainerImage
 from unfreeze_operator.settings.prices import NO_PRICES, Prices
 from unfreeze_operator.settings.sources import NOTHING, Sources
 from unfreeze_operator.status.budget import wire
-from unfreeze_operator.status.build import delayed, held, refused, unmade_until, urgent, worth_writing
+from unfreeze_operator.status.build import delayed, held, refused, urgent, worth_writing
+from unfreeze_operator.status.said import unmade_until
 from unfreeze_operator.status.training import leader
 from unfreeze_operator.telemetry.logs import about
 from unfreeze_operator.telemetry.metrics import Metrics

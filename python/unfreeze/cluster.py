@@ -18,7 +18,11 @@ from unfreeze_api.job import FineTuneJob
 
 _CONTAINER = "trainer"
 _WATCHED_SECONDS = 60
-"""After which a watch is restarted: connections that died without a word are noticed then."""
+"""After which the API server ends a watch, which is begun again then."""
+_LATE_SECONDS = 10
+"""How long after that an end is waited for: of a connection that has died without a word none comes."""
+_PAUSE_SECONDS = 1.0
+"""Before a watch is begun again whose connection has broken."""
 _GONE, _NOT_FOUND = 410, 404
 Show = Callable[[dict[str, Any]], None]
 
@@ -181,6 +185,7 @@ def _states(job: Submitted, end: float | None) -> Iterator[dict[str, Any]]:
     """Yield a job as it is, and whenever it has changed, until a time on the monotonic clock."""
     from kubernetes import watch
     from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
 
     objects = _objects(job)
     while True:
@@ -190,7 +195,7 @@ def _states(job: Submitted, end: float | None) -> Iterator[dict[str, Any]]:
         left = _WATCHED_SECONDS if end is None else min(_WATCHED_SECONDS, end - time.monotonic())
         if left <= 0:
             return
-        stream = watch.Watch()
+        stream, seconds = watch.Watch(), max(1, int(left))
         try:
             for event in stream.stream(
                 objects.list_namespaced_custom_object,
@@ -200,7 +205,8 @@ def _states(job: Submitted, end: float | None) -> Iterator[dict[str, Any]]:
                 PLURAL,
                 field_selector=f"metadata.name={job.name}",
                 resource_version=found["metadata"]["resourceVersion"],
-                timeout_seconds=max(1, int(left)),
+                timeout_seconds=seconds,
+                _request_timeout=(_LATE_SECONDS, seconds + _LATE_SECONDS),
             ):
                 if event["type"] == "DELETED":
                     raise JobFailed("NotFound", f"{job.namespace}/{job.name} was deleted")
@@ -208,6 +214,8 @@ def _states(job: Submitted, end: float | None) -> Iterator[dict[str, Any]]:
         except ApiException as error:
             if error.status != _GONE:
                 raise
+        except HTTPError:  # whether the API server is there the next look at the job shows
+            time.sleep(_PAUSE_SECONDS)
         finally:
             stream.stop()
 

@@ -1,9 +1,12 @@
 """`kubectl ftj logs` against a cluster that is made up."""
 
+import click
 import pytest
 
 from unfreeze_api.contracts.names import INDEX_ANNOTATION
 from unfreeze_cli.logs import follow, print_logs
+
+BESIDE = {"name": "mesh", "state": {"running": {}}}
 
 
 class Cluster:
@@ -17,7 +20,10 @@ class Cluster:
         return {"status": {"phase": self.phase}}
 
     def pods(self, _name):
-        status = {"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"exitCode": 0}}}]}
+        status = {
+            "phase": "Succeeded",
+            "containerStatuses": [{"name": "trainer", "state": {"terminated": {"exitCode": 0}}}, BESIDE],
+        }
         return [{"metadata": {"name": "job-0", "uid": "u", "annotations": {INDEX_ANNOTATION: "0"}}, "status": status}]
 
     def stream(self, *arguments):
@@ -49,6 +55,45 @@ class Evicted(Cluster):
     def stream(self, *arguments):
         self.asked.append(arguments)
         return int(self.broken or len(self.asked) == 1)
+
+
+class Early(Cluster):
+    """A pod in which another container runs before the trainer does."""
+
+    def pods(self, name):
+        (pod,) = super().pods(name)
+        pod["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "ContainerCreating"}}
+        return [pod]
+
+
+def test_a_trainer_that_has_not_started_has_no_logs():
+    with pytest.raises(click.ClickException, match="no pod 0 of the job has logs: it has not started"):
+        print_logs(cluster := Early(), "job", None, None)
+    assert cluster.asked == []
+
+
+class Cut(Cluster):
+    """A pod whose stream ends at first though it runs, and that has ended, and its job, when the second one does."""
+
+    def pods(self, name):
+        (pod,) = super().pods(name)
+        if len(self.asked) < 2:
+            pod["status"] = {
+                "phase": "Running",
+                "containerStatuses": [{"name": "trainer", "state": {"running": {}}}, BESIDE],
+            }
+        return [pod]
+
+    def job(self, _name):
+        return {"status": {"phase": "Succeeded" if len(self.asked) > 1 else "Running"}}
+
+
+def test_a_pod_that_runs_is_followed_again_when_its_stream_ends(capsys):
+    cluster = Cut()
+    follow(cluster, "job", None, 5, sleep=lambda _: None)
+    pod = ("logs", "job-0", "--container=trainer", "--follow")
+    assert cluster.asked == [(*pod, "--tail=5"), (*pod, "--since=1s")]
+    assert capsys.readouterr().err.splitlines() == ["==> job-0 (Running, not ready) <==", "The job has succeeded."]
 
 
 def test_logs_go_on_when_a_pod_is_taken_away():

@@ -24,7 +24,7 @@ from unfreeze_operator.objects.actions import Create
 from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, SUFFIXES, Key
 from unfreeze_operator.operate import KINDS
 from unfreeze_operator.status.budget import wire
-from unfreeze_operator.status.build import MISSING_SECONDS
+from unfreeze_operator.status.said import MISSING_SECONDS
 
 OPERATOR = "system:serviceaccount:unfreeze-system:unfreeze-operator"
 

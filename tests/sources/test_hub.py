@@ -366,9 +366,7 @@ def test_offline_says_what_is_missing(hub, client):
         client.pin("hf://org/bert", offline=True)
     assert caught.value.reason == "NotCached"
     (client.fetch("hf://org/bert") / "tokenizer.json").unlink()
-    with pytest.raises(
-        JobError, match=r"lacks tokenizer\.json of commit [0-9a-f]{40}, 2 bytes: run `unfreeze fetch FILE`"
-    ):
+    with pytest.raises(JobError, match=r"lacks tokenizer\.json of commit [0-9a-f]{40}, 2 B: run `unfreeze fetch FILE`"):
         client.fetch("hf://org/bert", offline=True)
 
 

@@ -1,19 +1,21 @@
 """An agent whose workers train the MLP of `mlp`: python -m tests.trainer.mlp_agent; or a forked process: `be_agent`."""
 
 import os
+import socket
 from pathlib import Path
 
 from tests.trainer.ranks import log_to
 from unfreeze_trainer.agent import libraries
 from unfreeze_trainer.agent import main as agent
+from unfreeze_trainer.fork_server import ENV
 
 WORKER = ("-m", "tests.trainer.mlp")
 libraries._TRANSFORMERS = ()  # which an MLP does without
 
 
-def be_agent(environment: dict[str, str], log: Path, stacks_seconds: float) -> None:
-    """Be an agent; what it starts are processes of its own fork server, as ever."""
-    os.environ |= environment
+def be_agent(environment: dict[str, str], log: Path, stacks_seconds: float, way: socket.socket) -> None:
+    """Be an agent; what it starts are forks of the server that it is given a way to."""
+    os.environ |= environment | {ENV: str(way.detach())}
     log_to(log)
     agent.STACKS_SECONDS = stacks_seconds
     agent.main(WORKER)

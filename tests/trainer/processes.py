@@ -17,3 +17,13 @@ def name_of(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
+
+
+def processes_of(name: str, log: Path) -> list[int]:
+    """Every process of that name, as `ps` shows it, whose output goes to a file."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has gone meanwhile
+            if name_of(int(path.name)) == name and (path / "fd/1").readlink() == log:
+                found.append(int(path.name))
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 import urllib.request
 from pathlib import Path
@@ -15,20 +16,25 @@ import torch
 from tests.trainer import engine_group
 from tests.trainer.engine_group import pods_job
 from tests.trainer.mlp_agent import be_agent
-from tests.trainer.processes import descendants, name_of
+from tests.trainer.processes import processes_of
 from tests.trainer.ranks import FORKS, free_port
 from unfreeze_api.contracts.progress import TERMINATION_MESSAGE_BYTES, Progress, TerminationMessage
+from unfreeze_trainer import forks
+from unfreeze_trainer.agent.libraries import libraries_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STACKS_SECONDS = 0.5
+MOST_STARTS = 20
+"""Of agents, in all tests here."""
 
 
 class Pods:
-    """Agents forked from a process that has imported everything; their workers are started anew each time."""
+    """Agents forked from a process that has imported everything; their workers are forks of one that serves them all."""
 
-    def __init__(self, folder: Path, run: Path | None = None, **options):
+    def __init__(self, ways: list[socket.socket], folder: Path, run: Path | None = None, **options):
         folder.mkdir(exist_ok=True)
+        self.ways = ways
         self.folder, self.port = folder, free_port()
         self.environment = {"UNFREEZE_TEST": json.dumps(options), "UNFREEZE_HTTP_PORT": str(self.port)}
         self.job = pods_job(run or folder / "run", free_port())
@@ -43,8 +49,9 @@ class Pods:
             "UNFREEZE_TERMINATION_LOG": str(self.folder / f"termination-{index}"),
         }
         log = self.folder / f"pod-{index}.log"
-        self.processes[index] = FORKS.Process(target=be_agent, args=(environment, log, STACKS_SECONDS))
-        self.processes[index].start()
+        with self.ways.pop() as way:
+            self.processes[index] = FORKS.Process(target=be_agent, args=(environment, log, STACKS_SECONDS, way))
+            self.processes[index].start()
 
     def get(self, index: int, path: str) -> bytes | None:
         try:
@@ -76,15 +83,28 @@ class Pods:
         return found
 
     def worker_of(self, index: int) -> int:
-        return next(pid for pid in descendants(self.processes[index].pid) if name_of(pid) == "unfreeze-worker")
+        [pid] = processes_of("unfreeze-worker", self.folder / f"pod-{index}.log")
+        return pid
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory):
+    """Ways of the agents to what forks their workers, as `unfreeze run` has it for the pods of a job."""
+    job = pods_job(tmp_path_factory.mktemp("none"), free_port())
+    server, ways = forks.start(libraries_of(job), MOST_STARTS)
+    yield ways
+    for way in ways:
+        way.close()
+    server.kill()
+    server.wait()
 
 
 @pytest.fixture
-def pods(ranks, tmp_path):
+def pods(ranks, ways, tmp_path):
     made = []
 
     def make(folder: Path = tmp_path, run: Path | None = None, **options) -> Pods:
-        made.append(Pods(folder, run, **options))
+        made.append(Pods(ways, folder, run, **options))
         return made[-1]
 
     yield make

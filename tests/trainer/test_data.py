@@ -16,7 +16,8 @@ from pyarrow import parquet
 from tests.trainer.jobs import make_job, write_csv
 from unfreeze_trainer.commands.look import reader_of
 from unfreeze_trainer.data.held_out import hold_out
-from unfreeze_trainer.data.samples import Split, overlaps, read_splits, read_texts, target_kind
+from unfreeze_trainer.data.overlaps import overlaps
+from unfreeze_trainer.data.samples import Split, read_splits, read_texts, target_kind
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.errors import JobError, some_rows
 from unfreeze_trainer.objectives.targets.labels import MAX_LABELS, Labels, encode_labels, sort_labels

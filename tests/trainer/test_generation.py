@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.runs.events import Events
 from unfreeze_trainer.runs.generation import GENERATION_ENV, Generation, Superseded
 
 
@@ -150,3 +151,24 @@ def test_a_folder_that_cannot_be_cleared_is_said_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(PermissionError):
         Generation.take(tmp_path)
+
+
+def test_what_is_committed_is_on_the_disk_before_it_is_there(tmp_path, monkeypatch):
+    generation, synced = Generation.take(tmp_path), []
+
+    def sync(path):
+        synced.append((path.name, (tmp_path / "model").exists()))
+
+    monkeypatch.setattr("unfreeze_trainer.runs.generation.sync", sync)
+    generation.commit(written(generation, "new"), tmp_path / "model")
+    assert synced == [("new", False), ("file", False), (tmp_path.name, True)]
+
+
+def test_what_happens_after_a_crash_in_a_line_has_a_line_of_its_own(tmp_path):
+    events = Events(tmp_path, Generation.take(tmp_path))
+    events.add("start", step=0)
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"event": "cut')
+    events.add("start", step=1)
+    events.add("start", step=2)
+    assert [line["step"] for line in events.read("start")] == [0, 1, 2]

@@ -12,12 +12,13 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from unfreeze_trainer.judgement.neighbours import NEIGHBOURS
 from unfreeze_trainer.judgement.stages import stage_helps
 from unfreeze_trainer.models.blocks import Block
 from unfreeze_trainer.ranking import rank as rank_module
 from unfreeze_trainer.ranking.layers import features, pooled_rows
 from unfreeze_trainer.ranking.order import MEAN, READ, Measured, Ranking, ranked
-from unfreeze_trainer.ranking.scores import NEIGHBOURS, Scores, _decomposed, nearest, scores, shrinkage
+from unfreeze_trainer.ranking.scores import Scores, _decomposed, nearest, scores, shrinkage
 from unfreeze_trainer.training.stages import probed_of
 
 ROWS, LABELS = 120, 4

@@ -199,7 +199,7 @@ def test_numbers_are_read_from_each_kind_of_file(name, cells, bert, tmp_path):
 def test_a_cell_without_a_number_is_named(cell, told, bert, tmp_path):
     path = table(tmp_path, ["1", "2", cell, "3", cell, "4", "5", "6"])
     with pytest.raises(
-        JobError, match=rf"spec\.data\.train\.source file://.*t\.csv, row 3, column 'value': {told}"
+        JobError, match=rf"spec\.data\.train\.source file://.*t\.csv: row 3, column 'value': {told}"
     ) as error:
         look(make_job(bert, path, task=TASK))
     assert error.value.reason == "InvalidData"

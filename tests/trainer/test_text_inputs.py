@@ -240,7 +240,7 @@ def test_token_ids_without_an_embedding_are_found_with_their_row(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("text,label\n" + "how is,a\nwho is,b\n" * 4 + "the war,a\n")
     message = text_error(folder, path, data={"validation": {"fraction": 0.3}}).message
-    assert f"spec.data.train.source file://{path}, row 9: a token has the id 26 ('war')" in message
+    assert f"spec.data.train.source file://{path}: row 9: a token has the id 26 ('war')" in message
     assert f"the model has embeddings for {len(WORDS)} tokens" in message
 
 

@@ -207,7 +207,7 @@ def test_the_longest_text_is_tried_and_named(tmp_path):
     assert lengths.max() == 32
     module.bert.embeddings.position_embeddings.weight.data = torch.zeros(16, 16)  # fewer than config.json says
     module.bert.embeddings.position_embeddings.num_embeddings = 16
-    with pytest.raises(JobError, match=r"t\.csv, row 25: the model fails at this sample, not at others") as raised:
+    with pytest.raises(JobError, match=r"t\.csv: row 25: the model fails at this sample, not at others") as raised:
         find_unused(task, module, ["classifier.weight"], autocast=nullcontext, sizes=(4,))
     assert raised.value.reason == "InvalidData"
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_api.contracts.report import Usefulness
+from unfreeze_api.grammar.amounts import figure
 
 _Z = 1.959964
 """Standard deviations of a normal distribution within which 95 % of it lie."""
@@ -169,8 +170,8 @@ def _shown(label: str) -> str:
 
 def _told(name: str, where: str, guess: str, *, value: float, chance: float, low: float, high: float) -> Usefulness:
     sentence = (
-        f"on {where} the {name} is {value:.3f}, that of always {guess} is {chance:.3f}; the 95 %"
-        f" interval of the difference is {low:+.3f} to {high:+.3f}"
+        f"on {where} the {name} is {figure(value)}, that of always {guess} is {figure(chance)}; the 95 %"
+        f" interval of the difference is {figure(low, sign='+')} to {figure(high, sign='+')}"
     )
     if low <= 0:
         sentence += (
@@ -194,7 +195,7 @@ def decided(found: Usefulness, metric: str, step: int) -> Decision:
         warning=None if found.better else True,
         evidence=[Evidence(name=f"{name} beyond that of always {guess}", low=found.gain_low, high=found.gain_high)],
         otherwise=f"an interval that {'holds 0' if found.better else 'lies above 0'}",
-        alternative=f"always {guess}: {name} {found.majority:.3f}",
+        alternative=f"always {guess}: {name} {figure(found.majority)}",
     )
 
 

@@ -31,7 +31,7 @@ MALFORMED = "without '..', '//' or a '/' at the end"
 """How the message about a source that is none ends."""
 
 
-def holding(held: Held, sources: Sequence[Source] = SOURCES) -> list[Source]:
+def holding(held: Held, sources: Sequence[Source]) -> list[Source]:
     """Return the schemes that something may lie at."""
     return [source for source in sources if held in source.holds]
 

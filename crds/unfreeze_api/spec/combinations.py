@@ -105,17 +105,17 @@ def _each(kinds: Sequence[Named]) -> str:
     return f"each of {every(kinds)}" if len(kinds) > 1 else kinds[0].name
 
 
-def metric_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+def metric_rules() -> Iterator[Rule]:
     """Yield the rules about which metrics a task is measured by, with one label for each sample, with several, with scores."""
-    labelled = [task for task in tasks if task.multi_label]
+    labelled = [task for task in TASKS if task.multi_label]
     member = "has(self.task.{0}) && has(self.task.{0}.labels) && self.task.{0}.labels == 'Multi'"
     several = " || ".join(f"({member.format(task.member)})" for task in labelled)
-    scored = [task for task in tasks if task.of_scores]
+    scored = [task for task in TASKS if task.of_scores]
     scores = " || ".join(
         f"(has(self.task.{task.member}) && self.task.{task.member}.annotation == 'Scores')" for task in scored
     )
-    for metrics in dict.fromkeys(task.metrics for task in tasks):
-        kinds = [task for task in tasks if task.metrics == metrics]
+    for metrics in dict.fromkeys(task.metrics for task in TASKS):
+        kinds = [task for task in TASKS if task.metrics == metrics]
         if any(task in scored for task in kinds):
             yield _metric_rule(kinds, metrics, unless=scores, about=" without scores")
             continue
@@ -139,11 +139,11 @@ def _metric_rule(kinds: Sequence[TaskType], metrics: Sequence[Metric], *, unless
     )
 
 
-def head_rules(tasks: Sequence[TaskType] = TASKS, strategies: Sequence[StrategyKind] = STRATEGIES) -> Iterator[Rule]:
+def head_rules() -> Iterator[Rule]:
     """Yield the rules about strategies that train the head alone, for tasks that have none."""
-    probes, others = ([kind for kind in strategies if bool(kind.head_alone) == alone] for alone in (True, False))
-    for why in dict.fromkeys(task.no_head for task in tasks if task.no_head):
-        kinds = [task for task in tasks if task.no_head == why]
+    probes, others = ([kind for kind in STRATEGIES if bool(kind.head_alone) == alone] for alone in (True, False))
+    for why in dict.fromkeys(task.no_head for task in TASKS if task.no_head):
+        kinds = [task for task in TASKS if task.no_head == why]
         yield Rule(
             f"!{_among('self.task.type', kinds)} || !{_among('self.strategy.type', probes)}",
             f"{every(kinds)} {why}, which {every(probes)} would train alone: choose strategy.type {either(others)}, with or"
@@ -152,9 +152,9 @@ def head_rules(tasks: Sequence[TaskType] = TASKS, strategies: Sequence[StrategyK
         )
 
 
-def generation_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+def generation_rules() -> Iterator[Rule]:
     """Yield the rule about tasks whose models make no texts."""
-    writers, others = ([task for task in tasks if task.writes is writes] for writes in (True, False))
+    writers, others = ([task for task in TASKS if task.writes is writes] for writes in (True, False))
     yield Rule(
         f"!has(self.training.evaluate.generate) || !{_among('self.task.type', others)}",
         f"generate has a model say texts by itself, as those of {every(writers)} do, and {every(others)} learn other things: remove it",
@@ -162,10 +162,10 @@ def generation_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
     )
 
 
-def solver_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+def solver_rules() -> Iterator[Rule]:
     """Yield the rules about what the solver of a head cannot do."""
     gradient = f"!has(self.strategy.solver) || self.strategy.solver != '{CLOSED}' || "
-    takers, others = ([task for task in tasks if task.rankable is fits] for fits in (True, False))
+    takers, others = ([task for task in TASKS if task.rankable is fits] for fits in (True, False))
     yield Rule(
         f"{gradient}{_among('self.task.type', takers)}",
         f"solver {CLOSED} needs one label or number for each sample, or several of a fixed number, and {every(others)} learn other"
@@ -198,11 +198,11 @@ def solver_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
     )
 
 
-def candidate_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+def candidate_rules() -> Iterator[Rule]:
     """Yield the rule about tasks whose bases cannot be ranked."""
-    others = [task for task in tasks if not task.rankable]
+    others = [task for task in TASKS if not task.rankable]
     if others:
-        ranked = [task for task in tasks if task.rankable]
+        ranked = [task for task in TASKS if task.rankable]
         yield Rule(
             f"!has(self.model.candidates) || !{_among('self.task.type', others)}",
             f"candidates are ranked by how well one vector of each sample tells its label or number, and {every(others)}"
@@ -211,9 +211,9 @@ def candidate_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
         )
 
 
-def tower_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+def tower_rules() -> Iterator[Rule]:
     """Yield the rules about tasks that have several models."""
-    takers = [task for task in tasks if task.towers]
+    takers = [task for task in TASKS if task.towers]
     writers, others = ([task for task in takers if task.writes is writes] for writes in (True, False))
     yield Rule(
         f"has(self.model.towers) || !{_among('self.task.type', takers)}",
@@ -265,9 +265,9 @@ def writer_rules(writers: Sequence[TaskType]) -> Iterator[Rule]:
     )
 
 
-def baseline_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+def baseline_rules() -> Iterator[Rule]:
     """Yield the rule about which tasks there is a classical model for."""
-    takers, others = ([task for task in tasks if bool(task.classical) == has] for has in (True, False))
+    takers, others = ([task for task in TASKS if bool(task.classical) == has] for has in (True, False))
     yield Rule(
         f"!has(self.evidence) || !has(self.evidence.baseline) || {_among('self.task.type', takers)}",
         f"there is a classical model for {every(takers)}, and none for {every(others)}: remove evidence.baseline",
@@ -275,17 +275,17 @@ def baseline_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
     )
 
 
-def scratch_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine] = ENGINES) -> Iterator[Rule]:
+def scratch_rules() -> Iterator[Rule]:
     """Yield the rules about what random weights can be compared with."""
     given = "!has(self.evidence) || !has(self.evidence.scratch) || "
-    takers, others = ([task for task in tasks if task.one_answer is one] for one in (True, False))
+    takers, others = ([task for task in TASKS if task.one_answer is one] for one in (True, False))
     yield Rule(
         f"{given}{_among('self.task.type', takers)}",
         f"models are compared sample by sample, and those of {every(others)} have no answer of one sample: remove"
         " evidence.scratch",
         ".evidence.scratch",
     )
-    whole = [engine for engine in engines if engine.name == "DDP"]
+    whole = [engine for engine in ENGINES if engine.name == "DDP"]
     yield Rule(
         f"{given}{_among('self.distribution.engine', whole)}",
         f"evidence.scratch takes a second model into the job's workers, which is proven with {every(whole)} alone: choose that, or"
@@ -299,23 +299,23 @@ def scratch_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine] =
     )
 
 
-def forgetting_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine] = ENGINES) -> Iterator[Rule]:
+def forgetting_rules() -> Iterator[Rule]:
     """Yield the rules about what can be compared with the base."""
     given = "!has(self.evidence) || !has(self.evidence.forgetting) || "
-    takers = [engine for engine in engines if engine.name != "DeepSpeed"]
+    takers = [engine for engine in ENGINES if engine.name != "DeepSpeed"]
     yield Rule(
         f"{given}{_among('self.distribution.engine', takers)}",
         "evidence.forgetting runs the base before the first step, when DeepSpeed cannot compute yet: choose distribution.engine"
         f" {either(takers)}, or remove evidence.forgetting",
         ".evidence.forgetting",
     )
-    writers = [task for task in tasks if task.describes]
+    writers = [task for task in TASKS if task.describes]
     yield Rule(
         f"{given}!{_among('self.task.type', writers)}",
         f"what the language model of {every(writers)} loses is not measured yet: remove evidence.forgetting",
         ".evidence.forgetting",
     )
-    both = [task for task in tasks if task.joins and not task.describes]
+    both = [task for task in TASKS if task.joins and not task.describes]
     guard = f"{given}!has(self.evidence.forgetting.guard) || "
     yield Rule(
         f"{guard}!(self.evidence.forgetting.guard in {list(TRAINING_GUARDS)}) || !{_among('self.task.type', both)}",

@@ -195,21 +195,21 @@ _TWICE = Rule(
 Stages = Annotated[list[StageSpec], Field(min_length=1, max_length=MAX_STAGES, json_schema_extra=schema_rules(_TWICE))]
 
 
-def _readers(tasks: Sequence[TaskType]) -> Iterator[list[str]]:
+def _readers() -> Iterator[list[str]]:
     """Yield the tasks that read texts, those that hear, and those that see."""
     for reads in ("Texts", "Sound", "Pictures"):
-        yield [task.name for task in tasks if not task.joins and _reads(task) == reads]
+        yield [task.name for task in TASKS if not task.joins and _reads(task) == reads]
 
 
 def _reads(task: TaskType) -> str:
     return "Texts" if task.reads_text else "Sound" if AUDIO in task.reads else "Pictures"
 
 
-def stage_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+def stage_rules() -> Iterator[Rule]:
     """Yield the rules about jobs with stages that follow from what tasks read."""
-    joined = [task for task in tasks if task.joins]
+    joined = [task for task in TASKS if task.joins]
     names = [task.name for task in joined]
-    alike = " && ".join(f"((one.task.type in {names}) == (self.task.type in {names}))" for names in _readers(tasks))
+    alike = " && ".join(f"((one.task.type in {names}) == (self.task.type in {names}))" for names in _readers())
     before = _before(joined)
     yield Rule(
         f"!has(self.stages) || self.stages.all(one, !has(one.task) || one.task.type == self.task.type || ({before})"
@@ -232,7 +232,7 @@ def stage_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
         " another strategy.type of the stage",
         ".stages",
     )
-    others = [task for task in tasks if not task.rankable and not task.joins]
+    others = [task for task in TASKS if not task.rankable and not task.joins]
     yield Rule(
         "!has(self.stages) || self.stages.all(one, one.keep == 'Always')"
         f" || !(self.task.type in {[task.name for task in others]})",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from unfreeze_operator.manifests import children
 from unfreeze_operator.objects.actions import Create, Delete
-from unfreeze_operator.objects.carried import at_start
 from unfreeze_operator.objects.resources import JOBS
 from unfreeze_operator.observed.context import Context, Verdict
-from unfreeze_operator.policies.pod_group import group_name, renewed
+from unfreeze_operator.policies.child_job import manifest
+from unfreeze_operator.policies.pod_group import renewed
 from unfreeze_operator.policies.suspend import suspend
 
 
@@ -26,15 +26,5 @@ def check(context: Context) -> Verdict | None:
         return Verdict("Restarting", "the job restarts with its new spec", (stops,), stop=True)
     if context.children.live_pods:
         return Verdict("Restarting", "the job restarts with its new spec when its pods have stopped", stop=True)
-    carried = at_start(context.status, context.carried, context.now)
-    manifest = children.indexed_job(
-        context.job,
-        context.spec,
-        context.image,
-        carried,
-        context.names,
-        sources=context.sources,
-        pod_group=group_name(context),
-    )
-    actions = *renewed(context), Delete(JOBS, job), Create(JOBS, manifest)
+    actions = *renewed(context), Delete(JOBS, job), Create(JOBS, manifest(context, context.carried))
     return Verdict("Restarting", "the Job is recreated from the new spec", actions, stop=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from unfreeze_operator.manifests import children
 from unfreeze_operator.objects.actions import Create, Patch
-from unfreeze_operator.objects.carried import at_start
-from unfreeze_operator.objects.resources import JOBS
+from unfreeze_operator.objects.carried import Carried, at_start
+from unfreeze_operator.objects.resources import JOBS, Manifest
 from unfreeze_operator.objects.views import JobView
 from unfreeze_operator.observed.context import Context, Verdict
 from unfreeze_operator.policies.pod_group import group_name
@@ -20,17 +20,20 @@ def check(context: Context) -> Verdict | None:
         return _repaired(context, context.children.job)
     if context.job.queue and context.spec.run_policy.suspend:
         return Verdict("Suspended", "the job is suspended", stop=True)
-    carried = at_start(context.status, None, context.now)
-    manifest = children.indexed_job(
+    return Verdict("Creating", "the Job is created", (Create(JOBS, manifest(context, None)),), stop=True)
+
+
+def manifest(context: Context, before: Carried | None) -> Manifest:
+    """Return the Job as the spec has it now; `before` is what the one that it takes the place of has carried."""
+    return children.indexed_job(
         context.job,
         context.spec,
         context.image,
-        carried,
+        at_start(context.status, before, context.now),
         context.names,
         sources=context.sources,
         pod_group=group_name(context),
     )
-    return Verdict("Creating", "the Job is created", (Create(JOBS, manifest),), stop=True)
 
 
 def _repaired(context: Context, job: JobView) -> Verdict | None:

@@ -18,11 +18,10 @@ from unfreeze_api.contracts.progress import (
     TerminationMessage,
 )
 from unfreeze_api.contracts.status import FineTuneJobStatus, Omitted, Summary
+from unfreeze_api.grammar.amounts import figure
 from unfreeze_api.grammar.durations import duration
 from unfreeze_operator.objects.views import PodView
 
-_LONG = 1e6
-"""From here on a value is written with an exponent, since a column has 64 characters."""
 MAX_UNSEEN = 2**20
 """Phases that are believed to have ended before anybody heard of them."""
 
@@ -148,7 +147,7 @@ def summarize(training: Training, metric: str) -> Summary | None:
     found, where = (progress.metrics.get(metric), "") if tested is None else (tested, " (test)")
     return Summary(
         progress=progress.fetching or f"{progress.percent}%{part}",
-        metric=f"{metric} {_short(found)}{where}" if found is not None else "",
+        metric=f"{metric} {figure(found)}{where}" if found is not None else "",
         eta=duration(progress.eta_seconds) if progress.eta_seconds is not None else "",
         checkpoint=str(training.checkpoint.step) if training.checkpoint else "",
     )
@@ -182,10 +181,6 @@ def _decided(known: Sequence[DecisionInfo], reported: Sequence[DecisionInfo]) ->
     """Return the newest decisions: what a leader no longer reports, after a step back, stays until it decides anew."""
     found = {one.key: one for one in (*known, *reported)}
     return [found[key] for key in sorted(found)][-budget.MAX_DECISIONS :]
-
-
-def _short(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < _LONG else f"{value:.3g}"
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:

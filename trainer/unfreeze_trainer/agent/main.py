@@ -203,14 +203,12 @@ class Agent:
 
     def _wait(self) -> Ending | None:
         """Wait for the end; None when this pod was asked to stop and its workers have."""
-        stopped_at = None
         while True:
             with contextlib.suppress(queue.Empty):
                 return self._endings.get(timeout=0.1)
             if self._pod.orphaned() and not self._stopping.is_set():
                 self._stop_workers(f"process {self._pod.parent}, which started this one, is gone")
             if self._stopping.is_set():
-                stopped_at = stopped_at or time.time()
                 if not self._workers_may_write():
                     return None
             elif self._gang:

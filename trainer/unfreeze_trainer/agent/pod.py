@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,8 +39,9 @@ class Pod:
         return self.parent is not None and os.getppid() != self.parent
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Pod:
+    def from_environment(cls) -> Pod:
         """Read the variables that the operator and Kubernetes set."""
+        environment = os.environ
         return cls(
             index=int(environment.get("JOB_COMPLETION_INDEX", "0")),
             ip=environment.get("POD_IP", ""),
@@ -63,29 +63,29 @@ class Pod:
         return self.ip or job.distribution.rendezvous_host
 
 
-def threads_per_worker(job: ResolvedJob, environment: Mapping[str, str] = os.environ) -> int:
+def threads_per_worker(job: ResolvedJob) -> int:
     """Return OMP_NUM_THREADS of each worker: the job's, else what is set, else the pod's processors shared out."""
     if job.distribution.threads_per_proc:
         return job.distribution.threads_per_proc
-    if environment.get("OMP_NUM_THREADS", "").isdecimal():
-        return int(environment["OMP_NUM_THREADS"])
+    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
+        return int(threads)
     return max(1, available_cpus() // job.distribution.num_proc_per_node)
 
 
-def available_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+def available_cpus() -> int:
     """Return the processors that this process may use, by affinity and by the control group's quota."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = quota_file.read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, min(cpus, int(quota) // int(period)))
     except (OSError, ValueError):  # no such file, or "max": no quota
         return cpus
 
 
-def kernel_oom_kills(events_file: Path = Path("/sys/fs/cgroup/memory.events")) -> int:
+def kernel_oom_kills() -> int:
     """Return how many processes of this pod the kernel has killed for memory."""
     try:
-        lines = events_file.read_text().splitlines()
+        lines = Path("/sys/fs/cgroup/memory.events").read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

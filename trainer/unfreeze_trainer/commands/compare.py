@@ -12,6 +12,7 @@ import click
 from pydantic import ValidationError
 
 from unfreeze_api.contracts.report import Report
+from unfreeze_api.grammar.amounts import figure
 from unfreeze_trainer.commands.local import table_or_json
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 REPORT = "report.json"
 _FILE_WIDTH = 10_000
 """Columns that a line has at most in a file or a pipe: as many as it needs."""
-
-
-_SMALL = 1e-2
-"""Figures below which four digits behind the point are fewer than three that count."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ def _table(runs: Sequence[Run], chosen: Collection[str], *, alone: bool) -> Tabl
     for run in runs:
         report = run.report
         figures = [
-            figure(getattr(report.results, split).get(name)) for split, names in metrics.items() for name in names
+            shown(getattr(report.results, split).get(name)) for split, names in metrics.items() for name in names
         ]
         table.add_row(
             run.name, report.strategy, f"{run.trained:,}", f"{report.best_step:,}", f"{report.seconds:,.0f}", *figures
@@ -217,8 +214,6 @@ def shown_metrics(run: Run, split: str) -> list[str]:
     return sorted(names, key=lambda name: (name != run.report.metric, name == "loss"))
 
 
-def figure(value: float | None) -> str:
-    """Return a figure as the table and the page have it."""
-    if value is None:
-        return ""
-    return f"{value:.4f}" if abs(value) >= _SMALL or value == 0 else f"{value:.3g}"
+def shown(value: float | None) -> str:
+    """Return a figure as the table and the page have it: nothing where there is none."""
+    return "" if value is None else figure(value, 4)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from unfreeze_trainer.commands.compare import Run, figure, lower_is_better, shown_metrics
+from unfreeze_trainer.commands.compare import Run, lower_is_better, shown, shown_metrics
 from unfreeze_trainer.exports.page import styled, templates_of
 
 _TEMPLATE = "compare.html"
@@ -63,13 +63,13 @@ def _outcome(runs: Sequence[Run], metric: str, split: str) -> str:
     best = _value(runs[0], metric, split)
     if best is None:
         return f"None of them has {split} {metric}."
-    sentence = f"{runs[0].name} has the best {split} {metric}, {figure(best)}"
+    sentence = f"{runs[0].name} has the best {split} {metric}, {shown(best)}"
     second = _value(runs[1], metric, split) if len(runs) > 1 else None
     if second is None:
         return f"{sentence}."
     if second == best:
-        return f"{runs[0].name} and {runs[1].name} have the same {split} {metric}, {figure(best)}."
-    return f"{sentence}; the next one is {runs[1].name} with {figure(second)}{' (less is better)' if lower_is_better(metric) else ''}."
+        return f"{runs[0].name} and {runs[1].name} have the same {split} {metric}, {shown(best)}."
+    return f"{sentence}; the next one is {runs[1].name} with {shown(second)}{' (less is better)' if lower_is_better(metric) else ''}."
 
 
 def _shown(run: Run, metric: str, split: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _shown(run: Run, metric: str, split: str) -> dict[str, Any]:
     }
     return {
         "name": run.name,
-        "value": figure(value),
+        "value": shown(value),
         "share": round(100 * value, 1) if value is not None and is_share else None,
         "strategy": report.strategy,
         "trained": f"{run.trained:,}",
@@ -102,4 +102,4 @@ def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, list[str]]]:
     """Yield each metric of each split with its values, those of the runs in order."""
     for split in ("test", "validation"):
         for name in dict.fromkeys(name for run in runs for name in shown_metrics(run, split)):
-            yield f"{split} {name}", [figure(_value(run, name, split)) for run in runs]
+            yield f"{split} {name}", [shown(_value(run, name, split)) for run in runs]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from unfreeze_api.grammar.quantities import quantity
+from unfreeze_api.grammar.sizes import size
 from unfreeze_trainer.commands.local import job_options, judged, open_job, read_spec, table_or_json
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _print(job: ResolvedJob, found: Estimate, ways: list[tuple[Way, Estimate]]) 
     from rich.console import Console
     from rich.table import Table
 
-    from unfreeze_trainer.estimates.estimate import size, uncounted
+    from unfreeze_trainer.estimates.estimate import uncounted
 
     console, traced, place = Console(highlight=False, markup=False, soft_wrap=True), found.traced, job.distribution
     if not console.is_terminal:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unfreeze_api.grammar.sizes import size
 from unfreeze_api.sources import needs
 from unfreeze_trainer.commands.local import job_options, read_job_here
 
@@ -34,7 +35,7 @@ def fetch(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> Non
     pins = bring_here(job, offline=False, keep=False)[1]
     for source, pin in pins.items():
         of = f"commit {pin.revision}, " if "hf" in needs(source).schemes else ""
-        click.echo(f"{source}: {of}{len(pin.files)} files, {pin.size / (1 << 20):,.1f} MiB")
+        click.echo(f"{source}: {of}{len(pin.files)} files, {size(pin.size)}")
     if not pins:
         click.echo("nothing to fetch: the job names no source at a hub or in a store")
 

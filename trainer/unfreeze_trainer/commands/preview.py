@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from unfreeze_api.grammar.sizes import size
 from unfreeze_trainer.commands.local import job_options, open_job, table_or_json
 from unfreeze_trainer.runs.stages import stage_jobs
 
@@ -329,7 +330,7 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
     for column in table.columns[2:]:
         column.justify = "right"
     rows = zip(plan.phases, plan.trainable, plan.optimizer_bytes, plan.weights, plan.cached, strict=True)
-    for phase, trainable, size, held, kept in rows:
+    for phase, trainable, states, held, kept in rows:
         rates = sorted({*phase.learning_rates.values(), phase.adapter_rate or 0} - {0}, reverse=True)
         table.add_row(
             phase.name,
@@ -338,9 +339,9 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
             f"{100 * trainable / total:.2f} %",
             "solved" if phase.solved else " ... ".join(f"{rate:.3g}" for rate in dict.fromkeys((rates[0], rates[-1]))),
             f"{'up to ' if phase.plateau or (phase.rung and phase.index) else ''}{phase.steps:,}",
-            *[_size(held or 0)] * len(weights),
-            _size(size),
-            f"{_size(kept.bytes)}, to {kept.blocks[-1]}" if kept else "",
+            *[size(held or 0)] * len(weights),
+            size(states),
+            f"{size(kept.bytes)}, to {kept.blocks[-1]}" if kept else "",
         )
     console.print(table)
     _print_cached(job, plan, console)
@@ -401,12 +402,3 @@ def _runs(phase: Phase, order: Sequence[str]) -> str:
     if phase.adapter_rate is not None:
         return f"adapter everywhere, {text}"
     return text if phase.part == "All" else f"biases and norms of {text}"
-
-
-def _size(count: float) -> str:
-    """Return a number of bytes as people write it."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:  # noqa: PLR2004
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"

@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from unfreeze_api.contracts.progress import Progress
+from unfreeze_api.grammar.amounts import figure
 from unfreeze_trainer.exports.outcome import went_back
 from unfreeze_trainer.exports.report import read_report
 
@@ -28,7 +29,7 @@ def show_progress(
     job: ResolvedJob,
     read: Callable[[], Progress | None],
     ended: Callable[[], bool],
-    activity: Callable[[], str] = lambda: "",
+    activity: Callable[[], str],
 ) -> None:
     """Show how far a job is, and what it does beside training, until it has ended. Ctrl-C returns.
 
@@ -116,7 +117,7 @@ def _phase(progress: Progress) -> str:
 def _text(job: ResolvedJob, progress: Progress) -> str:
     parts = [f"step {progress.step}/{progress.total_steps}"]
     if progress.loss is not None:
-        parts.append(f"loss {progress.loss:.3f}")
+        parts.append(f"loss {figure(progress.loss)}")
     if progress.metrics:
         parts.append(_metric(job, progress.metrics))
     if progress.samples_per_second:
@@ -128,7 +129,7 @@ def _text(job: ResolvedJob, progress: Progress) -> str:
 
 def _metric(job: ResolvedJob, metrics: dict[str, float]) -> str:
     name = job.metric.name
-    return f"{name} {metrics[name]:.3f}" if name in metrics else ""
+    return f"{name} {figure(metrics[name])}" if name in metrics else ""
 
 
 def duration(seconds: float) -> str:
@@ -160,7 +161,7 @@ def closing_table(job: ResolvedJob) -> None:
             f"{phase.trainable_parameters:,}",
             str(phase.steps),
             duration(phase.seconds),
-            "" if value is None else f"{value:.4f}",
+            "" if value is None else figure(value, 4),
         )
     console.print(table)
     console.print(f"best step {report.best_step}: validation {_line(report.results.validation)}")
@@ -203,4 +204,4 @@ def _remarks(data: DataReport) -> Iterator[str]:
 
 
 def _line(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    return ", ".join(f"{name} {figure(value, 4)}" for name, value in metrics.items())

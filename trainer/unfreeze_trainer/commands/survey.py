@@ -24,8 +24,9 @@ from unfreeze_trainer.commands.repeats import between, numbered, within
 from unfreeze_trainer.commands.surveyed import Column, Repeated, SourceSurvey, SplitSurvey, Spread, Survey
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.files import FileKind
+from unfreeze_trainer.data.overlaps import whole_inputs
 from unfreeze_trainer.data.pairings import COLUMNS, part_of
-from unfreeze_trainer.data.samples import DataSource, Split, read_splits, target_kind, whole_inputs
+from unfreeze_trainer.data.samples import DataSource, Split, read_splits, target_kind
 from unfreeze_trainer.data.shards import is_table_folder
 from unfreeze_trainer.errors import JobError, unmarked
 from unfreeze_trainer.objectives.targets import Encoder, missing_rows

@@ -17,7 +17,7 @@ import numpy as np
 from unfreeze_api.commands import explained
 from unfreeze_api.contracts.resolved import Columns, Dataset
 from unfreeze_trainer.data.label_names import with_names
-from unfreeze_trainer.data.samples import LABELS, DataSource, TargetKind, readable
+from unfreeze_trainer.data.samples import DataSource, TargetKind, readable
 from unfreeze_trainer.data.shards import folder_of, is_table_folder
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
@@ -82,9 +82,9 @@ def read_files(
     dataset: Dataset,
     where: str,
     *,
-    skip: bool = False,
-    head: bool = False,
-    targets: TargetKind = LABELS,
+    skip: bool,
+    head: bool,
+    targets: TargetKind,
 ) -> DataSource:
     """Read a folder of files, or a table of paths relative to it or of the files' content; JobError for broken ones.
 

@@ -97,7 +97,7 @@ class DeepSpeedEngine(Engine):
         deepspeed = import_deepspeed()
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it warns of every optimizer that is not its own
         # On CPU it would compile its own shared-memory collectives at start: minutes, and a compiler in the image. Nothing else is
-        # looked up here, and what it would make of its own accord runs a compiler for each operation that it knows.
+        # looked up here, and what it would make of its own accord runs a compiler and says yes without one.
         deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
         self._join_group()
         deepspeed.init_distributed()  # takes the group over

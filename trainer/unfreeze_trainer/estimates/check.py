@@ -15,10 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from unfreeze_api.grammar.sizes import size
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.estimates.aside import Aside, AsideError
-from unfreeze_trainer.estimates.estimate import AGENT, REST, SHARE, Estimate, estimate_of, resident, size
+from unfreeze_trainer.estimates.estimate import AGENT, REST, SHARE, Estimate, estimate_of, resident
 from unfreeze_trainer.estimates.room import Room
 from unfreeze_trainer.estimates.ways import ways_that_fit
 from unfreeze_trainer.models.folders import weight_files
@@ -244,7 +245,7 @@ def _asked(
     )
 
 
-def _remedies(job: ResolvedJob, task: Task, room: Room, found: Estimate, stop: Callable[[], bool] | None = None) -> str:
+def _remedies(job: ResolvedJob, task: Task, room: Room, found: Estimate, stop: Callable[[], bool] | None) -> str:
     """Return the cheapest changes with which a job fits, each of them estimated, and the memory that it takes as it is."""
     until = time.monotonic() + WAYS_SECONDS
     # Where weights and moments alone are too much, no smaller batch helps.

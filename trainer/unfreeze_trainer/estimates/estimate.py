@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.alias_generators import to_camel
 
+from unfreeze_api.grammar.sizes import size
 from unfreeze_trainer.judgement.rates import KEPT
 
 if TYPE_CHECKING:
@@ -180,15 +181,6 @@ def uncounted(job: ResolvedJob) -> list[str]:
             "Not counted is the training of random weights for evidence.scratch: all of them train there, whatever the strategy."
         )
     return found
-
-
-def size(count: float) -> str:
-    """Return a number of bytes as people write it."""
-    for unit in ("B", "KiB", "MiB"):
-        if abs(count) < 1024:  # noqa: PLR2004
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
 
 
 def resident() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +29,7 @@ def write_evaluation(run_folder: Path, generation: Generation) -> Evaluation | N
     generation.commit(issues, run_folder / ISSUES)
     evaluation = evaluation.model_copy(update={"probable_label_errors": count})
     aside = generation.aside(FILE)
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(evaluation.to_json(indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    aside.write_text(evaluation.to_json(indent=1) + "\n", encoding="utf-8")
     generation.commit(aside, run_folder / FILE)
     return evaluation
 

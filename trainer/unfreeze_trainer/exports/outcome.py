@@ -7,16 +7,8 @@ from math import isfinite, sqrt
 
 from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures
 from unfreeze_api.contracts.report import Report, Rollback
+from unfreeze_api.grammar.amounts import figure
 from unfreeze_trainer.usefulness import compared, guess_of
-
-_SMALL, _LARGE = 1e-3, 1e6
-
-
-def spoken(value: float | None) -> str:
-    """Return a figure as people write it; a dash for one that is missing or no number."""
-    if value is None or not isfinite(value):
-        return "\u2013"
-    return f"{value:.3f}" if _SMALL <= abs(value) < _LARGE or value == 0 else f"{value:.3g}"
 
 
 def in_json(figures: Mapping[str, float]) -> dict[str, float | None]:
@@ -31,9 +23,9 @@ def outcome(report: Report, evaluation: Evaluation | None) -> str:
     """
     split, metrics = ("test", report.results.test) if report.results.test else ("validation", report.results.validation)
     figures = evaluation.splits.get(split) if evaluation else None
-    sentence = f"The model's {report.metric} is {spoken(metrics.get(report.metric))} on {report.data.splits.get(split, 0):,} {split} samples"
+    sentence = f"The model's {report.metric} is {figure(metrics.get(report.metric))} on {report.data.splits.get(split, 0):,} {split} samples"
     if figures and (interval := figures.intervals.get(report.metric)):
-        sentence += f" (95 % interval {spoken(interval[0])} to {spoken(interval[1])})"
+        sentence += f" (95 % interval {figure(interval[0])} to {figure(interval[1])})"
     first = [f"{_capital(one.message)}. " for one in report.decisions if one.warning and one.type != "Useful"]
     return f"{''.join(first)}{sentence}{_beside(report, metrics, figures)}."
 
@@ -67,10 +59,10 @@ def _beside(report: Report, metrics: dict[str, float], figures: SplitFigures | N
         judged = "better" if worth.better else "not surely better"
         return (
             f"; on the validation data its {worth.compared or compared(report.metric)} is {judged} than that of always {guess_of(worth)},"
-            f" {spoken(worth.majority)}, by {worth.gain_low:+.3f} to {worth.gain_high:+.3f}"
+            f" {figure(worth.majority)}, by {figure(worth.gain_low, sign='+')} to {figure(worth.gain_high, sign='+')}"
         )
     if "rmse" in metrics and (mean := _error_of_mean(metrics, figures)) is not None:
         if report.metric == "rmse":
-            return f"; always saying the mean has {spoken(mean)}"
-        return f"; its rmse is {spoken(metrics['rmse'])}, that of always saying the mean about {spoken(mean)}"
+            return f"; always saying the mean has {figure(mean)}"
+        return f"; its rmse is {figure(metrics['rmse'])}, that of always saying the mean about {figure(mean)}"
     return ""

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures
 from unfreeze_api.contracts.report import Report
+from unfreeze_api.grammar.amounts import figure
 from unfreeze_trainer.exports.charts import Chart, lines, scatter
 from unfreeze_trainer.exports.evaluation import ISSUES, read_evaluation
-from unfreeze_trainer.exports.outcome import outcome, spoken, went_back
+from unfreeze_trainer.exports.outcome import outcome, went_back
 from unfreeze_trainer.runs.events import lines_of
 from unfreeze_trainer.runs.rates import read_rates
 
@@ -71,7 +72,7 @@ def page(run_folder: Path, report: Report) -> str:
 def template() -> Template:
     """Return what the page is made of, compiled."""
     environment = templates_of("exports")
-    environment.filters |= {"count": _count, "figure": spoken, "short": _short, "seconds": _duration}
+    environment.filters |= {"count": _count, "figure": figure, "short": _short, "seconds": _duration}
     return environment.get_template(_TEMPLATE)
 
 

@@ -5,7 +5,6 @@ Rows are written a group at a time, so that neither writer nor reader holds a wh
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -89,8 +88,6 @@ class PredictionsWriter:
         try:
             if self._writer is not None:
                 self._writer.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
         finally:
             self._file.close()
 

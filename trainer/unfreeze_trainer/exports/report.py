@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from unfreeze_api.contracts import budget
-from unfreeze_api.contracts.progress import CheckpointInfo, Progress
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.contracts.report import LOST, DataReport, Export, Pinned, Report, Results, Usefulness, World
 from unfreeze_api.grammar.reading import causes
 from unfreeze_trainer.errors import JobError
@@ -55,12 +54,9 @@ def require_same(report: Report, identity: Identity, run_folder: Path) -> None:
 
 
 def write_report(run_folder: Path, report: Report, generation: Generation) -> None:
-    """Write report.json whole or not at all, flushed to the disk."""
+    """Write report.json whole or not at all."""
     aside = generation.aside("report.json")
-    with aside.open("w") as file:
-        file.write(report.to_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    aside.write_text(report.to_json(indent=2) + "\n")
     generation.commit(aside, run_folder / "report.json")
 
 
@@ -156,7 +152,7 @@ def reported(results: Results, usefulness: Usefulness | None) -> dict[str, float
     return found | lost
 
 
-def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = None) -> Progress:
+def finished_progress(report: Report) -> Progress:
     """Return the progress of a finished run, from its report alone."""
     steps = sum(phase.steps for phase in report.phases)
     progress = Progress(
@@ -169,7 +165,6 @@ def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = Non
         metrics=report.results.validation,
         eta_seconds=0,
         activity="Done",
-        checkpoint=checkpoint,
         world_size=report.world.world_size,
         phases=report.phases,
         results=reported(report.results, report.usefulness),

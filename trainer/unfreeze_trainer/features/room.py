@@ -34,7 +34,7 @@ def available_bytes(root: Path = Path("/")) -> int:
     return int(SHARE * min(free, default=0) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def available_disk(limit: int | None = None, root: Path = Path("/")) -> int:
+def available_disk(limit: int | None, root: Path = Path("/")) -> int:
     """Return how much of the disk this worker's cache may take for the time of the job; nothing where the folder lies in memory.
 
     Parameters

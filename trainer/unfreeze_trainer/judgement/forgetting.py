@@ -15,12 +15,10 @@ import numpy as np
 
 from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_trainer.exports.intervals import intervals
+from unfreeze_trainer.judgement.neighbours import NEIGHBOURS, SAME, centre, directions
 
-NEIGHBOURS = 10
 _FEWEST = 3
 """Rows of which each has a nearest neighbour and another one."""
-_SAME = 1e-6
-"""Cosines that are no further apart are of neighbours that are equally near."""
 _EQUAL = 1e-11
 """What a cosine lacks to 1 at most where two vectors are of the same input, but for rounding."""
 
@@ -148,7 +146,7 @@ def pairs_lost(before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray], 
         Which rows count, bool of shape (rows,).
     """
     were, are = ([found[name][kept] for name in before] for found in (before, now))
-    together = np.any([_cosines(own, own) > 1 - _EQUAL for own in were], axis=0)
+    together = np.any([own @ own.T > 1 - _EQUAL for own in map(directions, were)], axis=0)
     return _recall(were[0], were[1], together) - _recall(are[0], are[1], together)
 
 
@@ -156,8 +154,8 @@ def _recall(ones: np.ndarray, others: np.ndarray, together: np.ndarray) -> np.nd
     """Return of each row in how many of both ways its nearest belongs to it, 0 to 1; 0 where there are no numbers."""
     if not (np.isfinite(ones).all() and np.isfinite(others).all()):
         return np.zeros(len(ones))
-    near = _cosines(ones, others)
-    ways = (way >= way.max(axis=1, keepdims=True) - _SAME for way in (near, near.T))
+    near = directions(ones) @ directions(others).T
+    ways = (way >= way.max(axis=1, keepdims=True) - SAME for way in (near, near.T))
     found: np.ndarray = np.mean([(nearest & together).any(axis=1) for nearest in ways], axis=0)
     return found
 
@@ -169,7 +167,7 @@ def cka(one: np.ndarray, other: np.ndarray) -> float:
     """
     if np.array_equal(one, other):
         return 1.0
-    grams = [centred @ centred.T for centred in (_centred(one), _centred(other))]
+    grams = [values @ values.T for values in (centre(one), centre(other))]
     norms = [float(np.linalg.norm(gram)) for gram in grams]
     both = norms[0] * norms[1]
     return float((grams[0] * grams[1]).sum() / both) if both > 0 else float("nan")
@@ -192,31 +190,16 @@ def neighbours_lost(before: np.ndarray, now: np.ndarray) -> np.ndarray:
     if count < 1 or np.array_equal(before, now):
         return np.zeros(rows)
     were, are = (_near(values) for values in (before, now))
-    kept = [(own >= np.partition(own, rows - count, axis=1)[:, rows - count, None] - _SAME) for own in (were, are)]
+    kept = [(own >= np.partition(own, rows - count, axis=1)[:, rows - count, None] - SAME) for own in (were, are)]
     found: np.ndarray = 1.0 - (kept[0] & kept[1]).sum(axis=1) / kept[1].sum(axis=1)
     return found
 
 
-def _centred(values: np.ndarray) -> np.ndarray:
-    whole = np.asarray(values, dtype=np.float64)
-    centred: np.ndarray = whole - whole.mean(axis=0)
-    return centred
-
-
 def _near(values: np.ndarray) -> np.ndarray:
-    centred = _centred(values)
-    near = _cosines(centred, centred)
+    ways = directions(centre(values))
+    near: np.ndarray = ways @ ways.T
     np.fill_diagonal(near, -np.inf)
     return near
-
-
-def _cosines(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
-    both = (np.asarray(values, dtype=np.float64) for values in (ones, others))
-    one, other = (
-        values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.finfo(np.float64).tiny) for values in both
-    )
-    found: np.ndarray = one @ other.T
-    return found
 
 
 def spoken(measured: Measured) -> str:

@@ -42,7 +42,7 @@ KEPT = 0.05
 Sight = Literal["Fell", "Burst", "Nothing"]
 
 
-def steps_for(planned: int, *, tests: int = 1) -> int:
+def steps_for(planned: int, *, tests: int) -> int:
     """Return how many steps each of the tests of a job takes at most, 0 where it is too short for any."""
     if planned < SHORTEST or not tests:
         return 0

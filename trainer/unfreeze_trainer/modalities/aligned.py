@@ -66,10 +66,6 @@ class Aligned(Modality):
         """Seconds of each clip that an encoder was made to hear."""
         return next((one.made_to_hear for one in self.parts.values() if one.made_to_hear), None)
 
-    def name_of(self, source: DataSource, row: int) -> str:
-        """Return what a JobError's message calls a sample: source and row."""
-        return f"{source.where}: row {source.number(row)}"
-
     @property
     def remedy(self) -> str:
         """What to do about a model that fails at the samples."""

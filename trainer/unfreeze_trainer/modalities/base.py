@@ -76,9 +76,9 @@ class Modality(ABC):
     def check(self, splits: Mapping[str, Split], rank: int, world_size: int) -> None:  # noqa: B027 - what lies in memory has been read
         """Read this rank's share of the samples, for some seconds at most. JobError InvalidData."""
 
-    @abstractmethod
     def name_of(self, source: DataSource, row: int) -> str:
         """Return what a JobError's message calls a sample: source, and row or file."""
+        return f"{source.where}: row {source.number(row)}"
 
     def shown(self, source: DataSource, rows: np.ndarray, count: np.ndarray) -> dict[str, pa.Array]:  # noqa: ARG002 - one each
         """Return what some samples read, as columns of predictions.

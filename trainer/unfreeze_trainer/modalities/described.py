@@ -136,7 +136,7 @@ class Described(Modality):
         source, kept = without(source, said, skip=self._skips)
         tokens.take(kept)
         if (rows := self._writer.language.limits.rows) and (found := tokens.first_beyond(rows)):
-            what = f"{where}, row {source.number(found[0])}: a token"
+            what = f"{where}: row {source.number(found[0])}: a token"
             options = {"rows": rows, "tokenizer": self.tokenizer, "where": self._writer.language.where}
             raise without_embedding(found[1], what, **options)
         if cut := int((tokens.beyond > 0).sum()):
@@ -168,10 +168,6 @@ class Described(Modality):
     def check(self, splits: Mapping[str, Split], rank: int, world_size: int) -> None:
         """Read this rank's share of the files, for some seconds at most."""
         self.seen.check({name: self.split_of(split) for name, split in splits.items()}, rank, world_size)
-
-    def name_of(self, source: DataSource, row: int) -> str:
-        """Return what a JobError's message calls a sample: source and row."""
-        return f"{source.where}: row {source.number(row)}"
 
     @property
     def remedy(self) -> str:

@@ -168,10 +168,6 @@ class Sequences(Modality):
     def open(self) -> None:
         """Do nothing: the tokenizer was there before the data."""
 
-    def name_of(self, source: DataSource, row: int) -> str:
-        """Return what a JobError's message calls a sample: source and row."""
-        return f"{source.where}, row {source.number(row)}"
-
     @property
     def remedy(self) -> str:
         """What to do about a model that fails at the samples."""

@@ -103,7 +103,7 @@ class Speech(Transcribed):
         )
         tokens.take(kept)
         if found := tokens.first_beyond(self._writes.rows):
-            what = f"{where}, row {source.number(found[0])}: a token"
+            what = f"{where}: row {source.number(found[0])}: a token"
             options = {"rows": self._writes.rows, "tokenizer": self._writes.tokenizer, "where": self.where}
             raise without_embedding(found[1], what, **options)
         self._tell_suppressed(where, tokens)

@@ -80,7 +80,7 @@ class Spelled(Transcribed):
         source, kept = without(source, wrong, skip=skip)
         tokens.take(kept)
         if found := tokens.first_beyond(model.outputs):
-            raise model.without_output(found[1], f"{where}, row {source.number(found[0])}")
+            raise model.without_output(found[1], f"{where}: row {source.number(found[0])}")
         self._texts[source], self._seconds[source] = tokens, seconds[kept]
         return source
 

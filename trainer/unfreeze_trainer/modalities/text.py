@@ -134,10 +134,6 @@ class Text(Modality):
                 self.job.data.train.columns.text_pair,
             )
 
-    def name_of(self, source: DataSource, row: int) -> str:
-        """Return what a JobError's message calls a sample: source and row."""
-        return f"{source.where}, row {source.number(row)}"
-
     def raw(self, source: DataSource, row: int) -> tuple[str, ...]:
         """Return the texts of a sample, one or two."""
         found = source.content(row)

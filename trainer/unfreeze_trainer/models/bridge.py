@@ -87,6 +87,12 @@ def _of_present(
     return values.new_zeros(len(present), values.shape[1]).index_copy(0, computed, values)
 
 
+def scaled(vectors: Tensor, logit_scale: Tensor, most: float) -> Tensor:
+    """Return vectors as long as the root of the factor of cosines, whose logarithm is kept at `most` and keeps its gradient."""
+    beyond = (logit_scale - most).clamp(min=0).detach()
+    return functional.normalize(vectors, dim=-1) * ((logit_scale - beyond) / 2).exp()
+
+
 class Bridge(nn.Module):
     """Encoders and heads.
 
@@ -148,8 +154,7 @@ class Bridge(nn.Module):
         vectors = torch.stack(
             [head(each).float() for head, each in zip(self.heads.values(), of_modality, strict=True)], dim=1
         )
-        beyond = (self.logit_scale - MAX_LOGIT_SCALE).clamp(min=0).detach()
-        return functional.normalize(vectors, dim=-1) * ((self.logit_scale - beyond) / 2).exp()
+        return scaled(vectors, self.logit_scale, MAX_LOGIT_SCALE)
 
     @property
     def factor(self) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.grammar.amounts import figure
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.versions import library_versions
 
@@ -24,7 +25,7 @@ def write_card(
     library: str,
     usage: str,
     metrics: Mapping[str, float] | None,
-    usefulness: Usefulness | None = None,
+    usefulness: Usefulness | None,
 ) -> None:
     """Write README.md into an export.
 
@@ -82,7 +83,7 @@ def _body(
     worth = ""
     if usefulness and not usefulness.better:
         worth = f"\n> **No better than guessing**: {_escaped(usefulness.message)}.\n"
-    table = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
+    table = "\n".join(f"| {name} | {figure(value, 4)} |" for name, value in metrics.items())
     results = f"\n## Results\n\n| metric | value |\n|---|---|\n{table}\n" if metrics else ""
     weights = "\n".join(f"  - `{name}` SHA-256 {digest}" for name, digest in pins["base"]["files"].items())
     data = "\n".join(

@@ -148,7 +148,7 @@ def vocabulary_files(path: str, where: str) -> list[str]:
     return tokenizer_files(path, where, ("vocab.json",))
 
 
-def own_spelling(path: str, where: str, *, own: bool = True) -> Spelling | None:
+def own_spelling(path: str, where: str, *, own: bool) -> Spelling | None:
     """Return the vocabulary of a folder; None where it has none. JobError InvalidModel where it is no CTC vocabulary.
 
     Parameters

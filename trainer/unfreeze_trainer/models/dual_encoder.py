@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.models.bridge import MAX_LOGIT_SCALE
+from unfreeze_trainer.models.bridge import MAX_LOGIT_SCALE, scaled
 from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, from_folder, seeded
 
 KINDS = ("clip", "siglip")
@@ -71,8 +70,7 @@ class _Paired:
             for ids, mask in zip_longest(*(part or () for part in parts))
         ]
         vectors = torch.cat([images, *texts]).float()
-        beyond = (self.logit_scale - self.highest_scale).clamp(min=0).detach()
-        vectors = functional.normalize(vectors, dim=-1) * ((self.logit_scale - beyond) / 2).exp()
+        vectors = scaled(vectors, self.logit_scale, self.highest_scale)
         vectors = vectors.view(-1, len(images), vectors.shape[1]).transpose(0, 1)
         bias = getattr(model, "logit_bias", None)
         if bias is None:

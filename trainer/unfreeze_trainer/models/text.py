@@ -176,7 +176,7 @@ def usable_length(wanted: int, tokenizer: Any, limits: Limits, *, prompt: int = 
     return min(wanted, limits.positions - prompt)
 
 
-def guessed_length(wanted: int, tokenizer: Any, config: dict[str, Any], *, prompt: int = 0) -> int:
+def guessed_length(wanted: int, tokenizer: Any, config: dict[str, Any], *, prompt: int) -> int:
     """Return what runs of the first version take for usable: two positions less where the tokenizer has no limit."""
     limits = [wanted, int(min(tokenizer.model_max_length, 1 << 30))]
     if isinstance(positions := config.get("max_position_embeddings"), int):
@@ -229,10 +229,10 @@ def load_text_model(
     tokenizer: Any,
     random: bool,
     seed: int,
-    problem_type: str = "single_label_classification",
-    pooling: Sequence[str] | None = None,
-    scale: Scale | None = None,
-    auto: str = "AutoModelForSequenceClassification",
+    problem_type: str,
+    pooling: Sequence[str] | None,
+    scale: Scale | None,
+    auto: str,
 ) -> tuple[nn.Module, frozenset[str]]:
     """Load a classifier of transformers in float32 and give it a head for these labels.
 

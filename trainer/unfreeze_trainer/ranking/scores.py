@@ -10,10 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-NEIGHBOURS = 10
-"""Of the vote: a handful, as of a class with 1 % of 1,000 rows there are ten."""
-_SAME = 1e-6
-"""Cosines that are no further apart are of neighbours that are equally near."""
+from unfreeze_trainer.judgement.neighbours import NEIGHBOURS, SAME, centre, directions
+
 _RANK = 1e-7
 """Singular values below this share of the largest one are rounding."""
 _STEPS = 64
@@ -55,15 +53,14 @@ def scores(features: np.ndarray, targets: np.ndarray, kind: Kind, copies: np.nda
     copies
         As of `nearest`.
     """
-    centred = np.asarray(features, dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
+    spread = centre(features)
     wanted = targets - targets.mean(axis=0)
-    left, singular = _decomposed(centred)
-    rows = nearest(centred, targets, kind, copies)
+    left, singular = _decomposed(spread)
+    rows = nearest(spread, targets, kind, copies)
     return Scores(
         knn=float(rows.mean()),
         logme=log_evidence(left, singular, wanted),
-        h_score=h_score(left, singular, wanted, centred),
+        h_score=h_score(left, singular, wanted, spread),
         rows=rows,
     )
 
@@ -104,20 +101,19 @@ def nearest(centred: np.ndarray, targets: np.ndarray, kind: Kind, copies: np.nda
     Of 23 metrics over 42,000 runs none was better than this (arXiv 2503.18528).
     """
     rows = len(centred)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    directions = (centred / np.maximum(norms, np.finfo(np.float64).tiny)).astype(np.float32)
+    ways = directions(centred).astype(np.float32)
     count = min(NEIGHBOURS, rows - 1)
     said = np.empty_like(targets)
     for low in range(0, rows, _CHUNK):
-        near = directions[low : low + _CHUNK] @ directions.T
+        near = ways[low : low + _CHUNK] @ ways.T
         near[np.arange(len(near)), np.arange(low, low + len(near))] = -np.inf
         if copies is not None:
             near[copies[low : low + _CHUNK, None] == copies] = -np.inf
         last = np.partition(near, rows - count, axis=1)[:, rows - count, None]
-        counts = ((near >= last - _SAME) & np.isfinite(near)).astype(np.float64)
+        counts = ((near >= last - SAME) & np.isfinite(near)).astype(np.float64)
         said[low : low + _CHUNK] = counts @ targets / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     if kind == "Label":
-        favourites = said >= said.max(axis=1, keepdims=True) - _SAME
+        favourites = said >= said.max(axis=1, keepdims=True) - SAME
         found: np.ndarray = (favourites * targets).sum(axis=1) / favourites.sum(axis=1)
         return found
     spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=1).mean()

@@ -24,7 +24,7 @@ from unfreeze_api.contracts.progress import CheckpointInfo
 from unfreeze_trainer.data.pins import PINNED
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import hash_file
-from unfreeze_trainer.runs.generation import Generation, sync_folder
+from unfreeze_trainer.runs.generation import Generation
 from unfreeze_trainer.runs.state import RunState
 
 FORMAT = 1
@@ -156,7 +156,7 @@ class Checkpoints:
             generation.commit(aside, self.path(0))
 
     def write(self, snapshot: Snapshot, folder: Path, *, generation: int) -> CheckpointInfo:
-        """Write a checkpoint's files, flushed to the disk, into a folder that is not there yet."""
+        """Write a checkpoint's files into a folder that is not there yet."""
         folder.mkdir()
         save_file({name: tensor.contiguous() for name, tensor in snapshot.weights.items()}, folder / _WEIGHTS)
         flat = {
@@ -176,8 +176,6 @@ class Checkpoints:
             files={name: _seal(folder / name) for name in _FILES},
         )
         (folder / _MANIFEST).write_text(manifest.model_dump_json(indent=1))
-        _seal(folder / _MANIFEST)
-        sync_folder(folder)
         return CheckpointInfo(step=manifest.step, time=manifest.time)
 
     def check(self, step: int) -> CheckpointInfo:
@@ -254,10 +252,5 @@ def readable(folder: Path) -> None:
 
 
 def _seal(path: Path) -> Seal:
-    """Flush a file to the disk, return its size and hash."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Return a file's size and hash."""
     return Seal(size=path.stat().st_size, sha256=hash_file(path))

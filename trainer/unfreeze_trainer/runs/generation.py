@@ -133,10 +133,16 @@ class Generation:
         return self._folder / name
 
     def commit(self, aside: Path, final: Path) -> None:
-        """Rename what was written aside into place, and flush that to the disk.
+        """Rename what was written aside into place, once all of it is on the disk.
 
         A file is replaced in one step. A folder that is replaced is missing for a moment.
         """
+        with self.fenced():
+            for entry in (aside, *aside.rglob("*")):
+                sync(entry)
+        self._place(aside, final)
+
+    def _place(self, aside: Path, final: Path) -> None:
         replaced = self._folder / f"replaced-{final.name}"
         with self.fenced():
             final.parent.mkdir(exist_ok=True)
@@ -144,7 +150,7 @@ class Generation:
             if final.is_dir() and not final.is_symlink():
                 final.replace(replaced)
             aside.replace(final)
-            sync_folder(final.parent)
+            sync(final.parent)
             _delete(replaced)
 
     def move(self, path: Path, final: Path) -> None:
@@ -152,7 +158,7 @@ class Generation:
         aside = self.aside(path.name)
         with self.fenced():
             path.replace(aside)
-        self.commit(aside, final)
+        self._place(aside, final)
 
     def discard(self, path: Path) -> None:
         """Delete a file or a folder of the run."""
@@ -184,14 +190,18 @@ def _of_newest(run_folder: Path, name: str) -> bytes | None:
         return None
 
 
-def append(path: Path) -> TextIO:
-    """Open a file of the run for more lines; OSError if it is a link."""
-    return open(path, "a", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+@contextmanager
+def append(path: Path) -> Iterator[TextIO]:
+    """Open a file of the run for more lines, the first of them after one that a crash has cut; OSError if it is a link."""
+    with open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
+        if (end := file.tell()) and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            file.write("\n")
+        yield file
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -85,10 +85,7 @@ class Start:
             versions=library_versions(),
         )
         aside = generation.aside(FILE)
-        with aside.open("w") as file:
-            file.write(content.model_dump_json(indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        aside.write_text(content.model_dump_json(indent=1) + "\n")
         generation.commit(aside, Path(self.job.output.path) / FILE)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -40,12 +39,9 @@ def read_rollbacks(run_folder: Path, fingerprint: str) -> list[Rollback]:
 
 
 def write_rollbacks(run_folder: Path, fingerprint: str, rollbacks: Sequence[Rollback], generation: Generation) -> None:
-    """Write them whole or not at all, flushed to the disk."""
+    """Write them whole or not at all."""
     aside = generation.aside(FILE)
-    with aside.open("w") as file:
-        file.write(_Written(fingerprint=fingerprint, rollbacks=list(rollbacks)).model_dump_json(indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    aside.write_text(_Written(fingerprint=fingerprint, rollbacks=list(rollbacks)).model_dump_json(indent=1) + "\n")
     generation.commit(aside, run_folder / FILE)
 
 

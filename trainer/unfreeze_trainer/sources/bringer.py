@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from unfreeze_api.grammar.sizes import size
 from unfreeze_trainer.errors import JobError, RetryError, one_line, some_of
 from unfreeze_trainer.sources.closed import Closed
 from unfreeze_trainer.sources.pins import Pin
@@ -120,16 +121,16 @@ class Bringer:
         return JobError(
             "NotCached",
             f"{where}: offline, and the cache {self._cache} lacks {some_of(sorted(missing))} {of},"
-            f" {in_bytes(sum(missing.values()))}: run `unfreeze fetch FILE` where the {self._server} can be reached",
+            f" {size(sum(missing.values()))}: run `unfreeze fetch FILE` where the {self._server} can be reached",
         )
 
-    def _require_room(self, where: str, size: int) -> None:
+    def _require_room(self, where: str, missing: int) -> None:
         """Raise RetryError DiskFull where the disk of the cache has no room for so many bytes."""
         Path(self._cache).mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(self._cache).free) < size + _SPARE_BYTES:
+        if (free := shutil.disk_usage(self._cache).free) < missing + _SPARE_BYTES:
             raise RetryError(
                 "DiskFull",
-                f"{where}: {in_bytes(size)} are to be fetched, and {self._cache} has {in_bytes(free)} left: make room there, or"
+                f"{where}: {size(missing)} are to be fetched, and {self._cache} has {size(free)} left: make room there, or"
                 " name a smaller model or less data",
             )
 
@@ -269,12 +270,3 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(cause))
         yield cause
         cause = cause.__cause__ or cause.__context__
-
-
-def in_bytes(size: float) -> str:
-    """Return a number of bytes for people."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":  # noqa: PLR2004
-            return f"{size:,.1f} {unit}" if unit != "bytes" else f"{size:,.0f} {unit}"
-        size /= 1024
-    return ""

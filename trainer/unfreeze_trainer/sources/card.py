@@ -120,7 +120,7 @@ def _meant(config: Config, role: str) -> str:
     return found[0] if len(found) == 1 else ""
 
 
-def splits_by_name(tables: Sequence[str], below: str = "") -> dict[str, list[str]]:
+def splits_by_name(tables: Sequence[str], below: str) -> dict[str, list[str]]:
     """Return the splits of files whose names alone tell them; all are training data where these tell nothing.
 
     Parameters

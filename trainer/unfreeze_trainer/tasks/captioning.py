@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.captioning import CaptioningSpec
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
+from unfreeze_trainer.data.overlaps import overlaps
 from unfreeze_trainer.data.pairings import learned_before
-from unfreeze_trainer.data.samples import Split, overlaps
+from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.libraries.captioner import CaptionerLibrary
 from unfreeze_trainer.modalities.audio import Audio
 from unfreeze_trainer.modalities.base import Modality

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.data.order import balanced_chances
+from unfreeze_trainer.data.overlaps import learned_before, overlaps
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.rows import row_columns
-from unfreeze_trainer.data.samples import Split, learned_before, overlaps, read_splits, target_kind
+from unfreeze_trainer.data.samples import Split, read_splits, target_kind
 from unfreeze_trainer.data.unlabelled import unlabelled
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Library

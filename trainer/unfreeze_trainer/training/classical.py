@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -107,10 +106,7 @@ class Classical:
         about = {"name": self.name, "fittedOn": self.fitted_on, "seconds": round(self.seconds, 3)}
         about |= {"kind": said.kind, "names": said.names, "foundOn": folder.identity.seen("data")}
         aside = generation.aside("classical.npz")
-        with aside.open("wb") as file:
-            np.savez_compressed(file, about=json.dumps(about), actual=said.actual, predicted=said.predicted)
-            file.flush()
-            os.fsync(file.fileno())
+        np.savez_compressed(aside, about=json.dumps(about), actual=said.actual, predicted=said.predicted)
         generation.commit(aside, folder.path / FILE)
 
     def compared(self, model: Said, metric: str) -> Difference:

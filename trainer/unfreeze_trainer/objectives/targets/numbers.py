@@ -172,7 +172,7 @@ def _number(text: str | None) -> float:
 def _no_number(value: Any, name: str, rows: list[int], where: str) -> JobError:
     """Return the error about rows without a number; `value` is the first one's."""
     more = f"; so {'has' if len(rows) == 2 else 'have'} {some_rows(rows[1:])}" if len(rows) > 1 else ""  # noqa: PLR2004
-    place = f"{where}, row {rows[0] + 1}, column {name!r}"
+    place = f"{where}: row {rows[0] + 1}, column {name!r}"
     it = "them" if more else "it"
     text = value.strip() if isinstance(value, str) else value
     if text is None or text == "":
