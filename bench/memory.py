@@ -4,7 +4,7 @@
 
 One row a case is added to bench/results/memory.jsonl; cases that stand there are passed over, so that it can be stopped and goes
 on, and `--seconds` ends it after the case that is under way then. Measured is the most that torch's CPU allocator had given out at once, in rank 0 of a real job from the loading of the
-model to the end of its export (support/allocations.c counts). A checkpoint is held until the next one is due: that is the most that a
+model to the end of its export (support/allocations.c counts), with the pages of the base's files that its weights lie in. A checkpoint is held until the next one is due: that is the most that a
 slow disk costs, and what is estimated. `--again` measures nothing: it estimates the cases that stand there once more, a second each.
 `--table` prints them for docs/engines.md.
 
@@ -49,6 +49,7 @@ from unfreeze_trainer.estimates.aside import Aside
 from unfreeze_trainer.estimates.check import least_of
 from unfreeze_trainer.estimates.estimate import SHARE, judge
 from unfreeze_trainer.estimates.trace import Traced, trace
+from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training import saver
 from unfreeze_trainer.worker import work
@@ -192,15 +193,27 @@ def measure(job: ResolvedJob, rank: int, port: int) -> Json:
     counter = ctypes.CDLL(str(_counter()))
     counter.most_given_out.restype = counter.given_out.restype = ctypes.c_size_t
     before = _resident("VmRSS")
-    task = open_task(job)
-    task.verify_export = lambda *_: None  # type: ignore[method-assign]
+    task, base, in_files = open_task(job), Path(job.model.weights_path), [0, 0]
+    most: list[int] = []
+    write = Exporter.write
+
+    def writing(*arguments: Any, **options: Any) -> None:
+        most.append(counter.most_given_out())
+        in_files[0] = _in_files(base)
+        write(*arguments, **options)
+
+    def exported(*_: Any) -> None:
+        in_files[1] = _in_files(base)
+
+    task.verify_export = exported  # type: ignore[method-assign]
     counter.most_given_out()
     already = counter.given_out()
-    with patch.object(saver, "ThreadPoolExecutor", _Later):
+    with patch.object(saver, "ThreadPoolExecutor", _Later), patch.object(Exporter, "write", writing):
         code = work(job, lambda _: task, None)
     assert not code
+    most.append(counter.most_given_out())
     return {
-        "peak": counter.most_given_out() - already,
+        "peak": max(given + pages for given, pages in zip(most, in_files, strict=True)) - already,
         "resident": _resident("VmHWM"),
         "residentBefore": before,
     }
@@ -237,6 +250,21 @@ class _Later:
 
     def shutdown(self) -> None:
         self.result()
+
+
+def _in_files(folder: Path) -> int:
+    """Return the bytes of a folder's files that this process holds: pages of its own, and those of each file once."""
+    pages, own, file = dict[str, int](), 0, ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):
+            file = line[line.index("/") :] if f" {folder}/" in line else ""
+        elif file and name == "Rss:":
+            pages[file] = pages.get(file, 0) + int(rest[0]) * 1024
+        elif file and name == "Anonymous:":
+            own += int(rest[0]) * 1024
+            pages[file] -= int(rest[0]) * 1024
+    return own + sum(min(count, Path(name).stat().st_size) for name, count in pages.items())
 
 
 def _resident(field: str) -> int:

@@ -65,7 +65,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         for found in tree_leaves(result):
             if isinstance(found, Tensor):
-                self._count(found.untyped_storage())
+                # Of what is divided a share alone lies in memory; its own storage pretends to be whole.
+                self._count(getattr(found, "_local_tensor", found).untyped_storage())
         return result
 
     def _count(self, storage: UntypedStorage) -> None:
