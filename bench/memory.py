@@ -205,7 +205,7 @@ def measure(job: ResolvedJob, rank: int, port: int) -> Json:
     def exported(*_: Any) -> None:
         in_files[1] = _in_files(base)
 
-    task.verify_export = exported  # type: ignore[method-assign]
+    task.verify_export = exported  # type: ignore[assignment, method-assign]
     counter.most_given_out()
     already = counter.given_out()
     with patch.object(saver, "ThreadPoolExecutor", _Later), patch.object(Exporter, "write", writing):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -31,6 +31,7 @@ from unfreeze_trainer.objectives.base import LEARNED
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.coupled import coupled_step
+from unfreeze_trainer.training.cuts import find_cuts
 from unfreeze_trainer.training.dry_run import gradients
 from unfreeze_trainer.training.hold import copy_below_head
 from unfreeze_trainer.training.loop import plain_step
@@ -199,7 +200,7 @@ class _Trace:
     ) -> None:
         self._job, self._task, self._feed = job, task, feed
         self._batch, self._held_out, self._said = batch, held_out, said
-        self._ledger = Ledger()
+        self._ledger = Ledger(copying=not job.distribution.accelerators_per_node)
 
     def run(self, *, heaviest: bool, steps_alone: bool) -> Traced:
         with self._ledger as ledger:
@@ -228,6 +229,9 @@ class _Trace:
             chosen = {name for phase in found for name in freezer.chosen_names(phase)}
             # One worker alone waits for no gradient: what gets none has no moments either.
             used = chosen if steps_alone and engine.world_size == 1 else self._try(engine, module, chosen)
+            if not steps_alone:
+                with suppress(Exception):  # a value decides: what was held until then counts
+                    find_cuts(self._job, self._task, loaded, phases=found, freezer=freezer, autocast=engine.autocast)
             freezer.unused = frozenset(chosen - used)
             widen_first(self._job, module, chosen, divides=engine.divides)
             engine.attach(module, loaded.blocks, freezer.unused)
