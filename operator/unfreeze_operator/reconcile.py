@@ -52,7 +52,7 @@ from unfreeze_operator.settings.prices import NO_PRICES, Prices
 from unfreeze_operator.settings.sources import NOTHING, Sources
 from unfreeze_operator.status.budget import wire
 from unfreeze_operator.status.build import delayed, held, refused, urgent, worth_writing
-from unfreeze_operator.status.said import unmade_until
+from unfreeze_operator.status.said import missing_pods
 from unfreeze_operator.status.training import leader
 from unfreeze_operator.telemetry.logs import about
 from unfreeze_operator.telemetry.metrics import Metrics
@@ -286,7 +286,8 @@ class Reconciler:
             return 0.0
         longest = child.created + timedelta(seconds=self._first_status)
         # Pods that are not made at all are perhaps refused, by a quota for one: people want to know of that soon.
-        until = min(longest, unmade_until(context) or longest)
+        missing = missing_pods(context)
+        until = min(longest, missing[1]) if missing is not None else longest
         # Times of creation are whole seconds; where the clocks disagree by more, nothing waits.
         return max(0.0, (until - context.now).total_seconds()) if context.now >= child.created - CLOCKS else 0.0
 

@@ -68,14 +68,20 @@ def trained(case: str, engine: str, folder: Path, *, keeps: bool) -> dict[str, A
     job = job_of(case, engine, folder, "kept" if keeps else "whole")
     with own_types(wanted=keeps):
         run = open_run(job, open_task(job))
-    before = held(run.engine.module)
+    before, places = held(run.engine.module), _places(run.engine.module)
     train(run)
     run.engine.sync_buffers()
     found = {"before": before, "after": held(run.engine.module), "metrics": run.state.metrics}
+    after = _places(run.engine.module)
+    found["moved"] = [name for name in found["after"] if after[name] != places[name]]
     found["weights"] = {name: tensor.float() for name, tensor in run.engine.weights(run.engine.shapes).items()}
     run.saver.close()
     run.engine.end()
     return found
+
+
+def _places(module: torch.nn.Module) -> dict[str, int]:
+    return {name: parameter.data_ptr() for name, parameter in module.named_parameters()}
 
 
 def trained_kept(case: str, engine: str, folder: Path) -> dict[str, Any]:

@@ -47,6 +47,22 @@ def test_with_accelerators_the_host_holds_copies_alone():
     assert found.verdict == "DoesNotFit"
 
 
+def test_what_is_offloaded_lies_with_the_host():
+    """Else a job whose moments fill the host is said to fit, and one that offloads them for want of room in the accelerator not to."""
+    place = {"workers": 2, "base": 0, "accelerated": True}
+    kept = Estimate(TRACED, **place)
+    moved = replace(kept, offload="Optimizer")
+    assert (moved.accelerator, moved.host) == (kept.accelerator - 20 * MIB, (64 + 60 + 20) * MIB)
+    both = replace(kept, offload="OptimizerAndParameters", divides=True)
+    assert (both.accelerator, both.host) == (60 * MIB, (64 + 60 + 30) * MIB)
+
+
+def test_an_accelerator_never_holds_what_is_divided_whole():
+    large = replace(TRACED, loading=500 * MIB)
+    found = Estimate(large, workers=1, base=0, accelerated=True, divides=True)
+    assert (found.accelerator, found.host) == (90 * MIB, (64 + 500) * MIB)
+
+
 def test_a_base_that_is_loaded_again_after_a_range_test_counts():
     once, again = (Estimate(TRACED, workers=2, base=0, loads_again=twice).host for twice in (False, True))
     weights = sum(TRACED.weights_by_dtype.values())
@@ -218,6 +234,7 @@ def test_phases_of_an_engine_without_weights(inputs):
         assert 8 * phase["trainableParameters"] <= phase["optimizer"] <= 8 * phase["trainableParameters"] + 1024
         assert phase["snapshot"] >= 12 * phase["trainableParameters"]
     assert 0.5 * alone[1]["weights"] <= shared[1]["weights"] < 0.6 * alone[1]["weights"]
+    assert shared[1]["optimizer"] < 0.6 * alone[1]["optimizer"], "divided weights count as if they were whole"
     assert shared[1]["step"] < alone[1]["step"]
 
 

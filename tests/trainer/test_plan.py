@@ -1,5 +1,7 @@
 """What falls on which step of a plan."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.trainer.jobs import make_job
@@ -60,3 +62,6 @@ def test_what_is_left_of_a_plan_is_work_and_evaluations():
     assert plan.seconds_left(6, 1, work_seconds=1.0, evaluation_seconds=0.0) == round(work[1])
     assert plan.seconds_left(12, 1, work_seconds=1.0, evaluation_seconds=10.0) == pytest.approx(10)
     assert plan.seconds_left(0, 0, work_seconds=0.0, evaluation_seconds=10.0) == 40
+    never = replace(plan, held_out=100)  # evaluated so far: four times 100 forward passes are to come
+    assert never.seconds_left(0, 0, work_seconds=1.0, evaluation_seconds=0.0) == whole + 400
+    assert never.seconds_left(0, 0, work_seconds=1.0, evaluation_seconds=10.0) == whole + 40

@@ -17,7 +17,7 @@ from unfreeze_trainer.judgement.stages import stage_helps
 from unfreeze_trainer.models.blocks import Block
 from unfreeze_trainer.ranking import rank as rank_module
 from unfreeze_trainer.ranking.layers import features, pooled_rows
-from unfreeze_trainer.ranking.order import MEAN, READ, Measured, Ranking, ranked
+from unfreeze_trainer.ranking.order import MEAN, READ, Measured, Ranking, ranked, short_name
 from unfreeze_trainer.ranking.scores import Scores, _decomposed, nearest, scores, shrinkage
 from unfreeze_trainer.training.stages import probed_of
 
@@ -321,3 +321,11 @@ def test_places_of_a_picture_are_averaged_wherever_its_channels_stand(height, wi
     expected = places.mean((2, 3))
     assert torch.allclose(pooled_rows(places, batch, 2), expected)
     assert torch.allclose(pooled_rows(places.permute(0, 2, 3, 1), batch, 2), expected)
+
+
+def test_an_answer_tells_candidates_apart_whose_folders_have_one_name():
+    sources = ["pvc://bases/small/model", "pvc://bases/large/model/", "hf://acme/minilm"]
+    answers = [short_name(one, [other for other in sources if other != one]) for one in sources]
+    assert answers == ["small/model", "large/model", "minilm"]
+    assert short_name("pvc://a/" + "b" * 100) == "b" * 64
+    assert short_name("hf://a/b", ["hf://c/a/b"]) == "/a/b"

@@ -13,7 +13,9 @@ _Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 _ROW = 1 << 16
 """Words that the table of weights is for."""
 _ROWS = 16
-"""Rows that are weighed at once: 8 MB beside the tensor."""
+"""Rows that are weighed at once."""
+BESIDE = 8 * _ROWS * _ROW
+"""Bytes that a sum takes beside its tensor, at most."""
 
 
 def bit_sum(tensor: Tensor, *, salt: int = 0, first: int = 0) -> Tensor:
@@ -49,7 +51,8 @@ def bit_sum(tensor: Tensor, *, salt: int = 0, first: int = 0) -> Tensor:
         rows = torch.from_numpy(_odd(np.arange(row + 1, row + 1 + full, dtype=np.uint64) | _salted(salt)))
         blocks = torch.split(rest[: full * _ROW].view(full, _ROW), _ROWS)
         for block, factors in zip(blocks, torch.split(rows.to(words.device), _ROWS), strict=True):
-            total += ((block * weights).sum(1) * factors).sum()
+            # Whole numbers of 64 bits first: else both they and the product are there at once.
+            total += (block.long().mul_(weights).sum(1) * factors).sum()
         tail = rest[full * _ROW :]
         total += (tail * weights[: len(tail)]).sum() * _row_weight(salt, row + 1 + full)
     return total

@@ -64,7 +64,10 @@ class DDPEngine(Engine):
         # Accelerate has no other word yet for what torch now calls forward_sync_buffers.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
         # A single worker has nobody to exchange gradients with: evaluation_mode leaves the wrapper away.
-        self.model = self._accelerator.prepare_model(self.module, evaluation_mode=self.world_size == 1)
+        # It lies where it shall be: Accelerate calls the place cpu:0, to which torch copies all that lies on cpu.
+        self.model = self._accelerator.prepare_model(
+            self.module, device_placement=False, evaluation_mode=self.world_size == 1
+        )
 
     def _moments(self) -> OptimizerState:
         state = {name: self.optimizer.state[parameter] for name, parameter in self._trained.items()}

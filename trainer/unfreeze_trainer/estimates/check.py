@@ -174,16 +174,13 @@ class Least(NamedTuple):
 
 def least_of(traced: Traced, job: ResolvedJob) -> Least:
     """Return what a job holds at least by what was traced: no checkpoint under way, no export. Pure."""
-    engine = job.distribution.engine
     phase = max(traced.phases, key=lambda phase: phase.step)
-    # FSDP's trace does not see the whole weights let go where they are divided.
-    unseen = sum(traced.weights_by_dtype.values()) if engine == "FSDP" else 0
-    between = max(phase.weights, phase.weights + phase.optimizer - unseen)
+    between = phase.weights + phase.optimizer
     # Frozen blocks may have computed before, a few samples at a time (see features.cached): what they hold for a moment is none
     # of the step's then.
     frozen = phase.trainable_parameters < traced.parameters and (job.adapter is None or bool(job.model.towers))
     step = max(phase.weights + phase.optimizer + phase.activations if frozen else phase.step, phase.saying)
-    return Least(phase, between, max(between, step - unseen))
+    return Least(phase, between, max(between, step))
 
 
 def mapped(traced: Traced, phase: PhaseBytes) -> int:

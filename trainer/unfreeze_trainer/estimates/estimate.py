@@ -13,7 +13,8 @@ from unfreeze_trainer.judgement.rates import KEPT
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
-    from unfreeze_trainer.estimates.trace import Traced
+    from unfreeze_api.spec.distribution import Offload
+    from unfreeze_trainer.estimates.trace import PhaseBytes, Traced
 
 Verdict = Literal["Fits", "MayNotFit", "DoesNotFit", "Unknown"]
 
@@ -40,6 +41,10 @@ class Estimate:
     """Bytes of each accelerator; None where nobody says."""
     loads_again: bool = False
     """Whether the base is loaded once more beside the model, after a range test."""
+    divides: bool = False
+    """Whether the engine divides the weights: accelerators never hold them whole, the host does while they are loaded."""
+    offload: Offload = "None"
+    """What lies in the host's memory in place of the accelerators'."""
 
     @property
     def host(self) -> int:
@@ -50,8 +55,10 @@ class Estimate:
             sum(self.traced.weights_by_dtype.values()),
         )
         if self.accelerated:
-            others = weights
-            first = max(others, *(phase.snapshot for phase in self.traced.phases), self.traced.exporting)
+            phases = self.traced.phases
+            held = max(map(self._offloaded, phases), default=0)
+            others = max(held, self.traced.loading if self.divides else weights)
+            first = max(others, *(self._offloaded(phase) + phase.snapshot for phase in phases), self.traced.exporting)
         if self.traced.solver:
             held = self.traced.solver + (0 if self.accelerated else weights)
             first, others = max(first, held), max(others, held)
@@ -62,7 +69,14 @@ class Estimate:
     @property
     def accelerator(self) -> int:
         """Bytes of tensors in rank 0's accelerator; 0 without one."""
-        return self.traced.peak_of_others if self.accelerated else 0
+        if not self.accelerated:
+            return 0
+        most = (max(phase.step, phase.evaluation) - self._offloaded(phase) for phase in self.traced.phases)
+        return max(0 if self.divides else self.traced.loading, *most)
+
+    def _offloaded(self, phase: PhaseBytes) -> int:
+        weights = phase.weights if self.offload == "OptimizerAndParameters" else 0
+        return 0 if self.offload == "None" else phase.optimizer + weights
 
     @property
     def verdict(self) -> Verdict:
@@ -165,6 +179,8 @@ def estimate_of(
         accelerated=place.accelerators_per_node > 0,
         limit=limit,
         accelerator_limit=accelerator_limit,
+        divides=divides,
+        offload=place.offload,
         loads_again=job.strategy.learning_rate.rates == "Auto" and (divides or most > KEPT * traced.parameters),
     )
 

@@ -13,6 +13,16 @@ from torch.utils._pytree import tree_leaves
 
 _aten = torch.ops.aten
 _NUMBERS = frozenset({_aten._local_scalar_dense.default})  # noqa: SLF001 - what .item() calls
+_COPYING = frozenset(
+    operation.default
+    for operation in (
+        torch.ops.c10d._allgather_base_,
+        torch.ops.c10d._reduce_scatter_base_,
+        torch.ops.c10d.allgather_,
+        torch.ops.c10d.reduce_scatter_,
+    )
+)
+"""Messages that gloo passes through a copy of what is whole."""
 _COMPARISONS = frozenset({_aten.equal.default, _aten.is_nonzero.default})
 
 
@@ -22,13 +32,19 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     What a program asks a fake tensor for its value is answered, since there is none: a number is 1, a truth True, a flag
     of one byte 0. So a norm is finite, ZeRO sees no overflow, and the step is taken.
 
+    Parameters
+    ----------
+    copying
+        Whether messages pass through copies, as gloo's do, by which CPUs send them.
+
     Notes
     -----
     torch's CPU allocator, asked by the profiler, gives the same peak to the byte for a training step of a transformer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, copying: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._copying = copying
         self.live = 0
         """Bytes that live now."""
         self.peak = 0
@@ -63,9 +79,12 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func in _NUMBERS:
             return _answer(args[0])
         result = func(*args, **(kwargs or {}))
+        if self._copying and func in _COPYING:
+            self.peak = max(self.peak, self.live + max(map(_bytes, args[:2])))
         for found in tree_leaves(result):
-            if isinstance(found, Tensor):
-                self._count(found.untyped_storage())
+            if isinstance(found, Tensor) and not found.is_meta:
+                # Of what is divided a share alone lies in memory; its own storage pretends to be whole.
+                self._count(getattr(found, "_local_tensor", found).untyped_storage())
         return result
 
     def _count(self, storage: UntypedStorage) -> None:
@@ -81,6 +100,10 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _drop(self, key: int) -> None:
         self.live -= self._sizes.pop(key)
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(found.nbytes for found in tree_leaves(tensors) if isinstance(found, Tensor))
 
 
 def _answer(asked: Tensor) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.engines.base import persistent_buffers
+from unfreeze_trainer.engines.bits import BESIDE
 from unfreeze_trainer.estimates.joined import Joined, every_row
 from unfreeze_trainer.estimates.ledger import Ledger
 from unfreeze_trainer.estimates.pretended import exchange_nothing, pretended
@@ -23,12 +24,14 @@ from unfreeze_trainer.estimates.said import hold_said, longest_said
 from unfreeze_trainer.feed import Feed, MicroBatch
 from unfreeze_trainer.judgement.rates import steps_for
 from unfreeze_trainer.models.activations import checkpoint_activations
+from unfreeze_trainer.models.batch_norm import accept_single_values
 from unfreeze_trainer.models.keeping import pretend, widen_first
-from unfreeze_trainer.models.own_type import held
+from unfreeze_trainer.models.own_type import held, mapped_bytes
 from unfreeze_trainer.objectives.base import LEARNED
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.coupled import coupled_step
+from unfreeze_trainer.training.cuts import find_cuts
 from unfreeze_trainer.training.dry_run import gradients
 from unfreeze_trainer.training.hold import copy_below_head
 from unfreeze_trainer.training.loop import plain_step
@@ -197,7 +200,7 @@ class _Trace:
     ) -> None:
         self._job, self._task, self._feed = job, task, feed
         self._batch, self._held_out, self._said = batch, held_out, said
-        self._ledger = Ledger()
+        self._ledger = Ledger(copying=not job.distribution.accelerators_per_node)
 
     def run(self, *, heaviest: bool, steps_alone: bool) -> Traced:
         with self._ledger as ledger:
@@ -220,10 +223,15 @@ class _Trace:
                 dtypes[kind] = dtypes.get(kind, 0) + parameter.nbytes
             if self._job.training.gradient_checkpointing:
                 checkpoint_activations(module)
+            if min(self._feed.sizes()) == 1:
+                accept_single_values(module)
             engine = open_engine(self._job)
             chosen = {name for phase in found for name in freezer.chosen_names(phase)}
             # One worker alone waits for no gradient: what gets none has no moments either.
             used = chosen if steps_alone and engine.world_size == 1 else self._try(engine, module, chosen)
+            if not steps_alone:
+                with suppress(Exception):  # a value decides: what was held until then counts
+                    find_cuts(self._job, self._task, loaded, phases=found, freezer=freezer, autocast=engine.autocast)
             freezer.unused = frozenset(chosen - used)
             widen_first(self._job, module, chosen, divides=engine.divides)
             engine.attach(module, loaded.blocks, freezer.unused)
@@ -339,7 +347,8 @@ class _Trace:
         before = ledger.live
         kept = engine.weights(names), engine.optimizer_state(), _copies(engine.module)
         saving, snapshot = ledger.peak, ledger.live - before
-        peak = max(begun, step + snapshot, evaluation + snapshot, saving)
+        look = between + min(BESIDE, 2 * max(each.nbytes for _, each in engine.held()))  # the guard's, behind a step
+        peak = max(begun, step + snapshot, evaluation + snapshot, look + snapshot, saving)
         del kept
         gc.collect()
         states, activations = between - weights, forward - between
@@ -375,13 +384,18 @@ class _Trace:
     def _export(self, engine: Engine, trained: int) -> int:
         """Do as exports.exporter does; return the most that this holds."""
         engine.end()
-        self._ledger.restart()
+        library: Any = self._task.library  # type: ignore[attr-defined]  # of a task that is composed, as all are
         module = self._task.build_model().module
-        best = torch.empty(trained)
-        del best
+        # Its weights lie in pages of the base's files that the first model has too, but for those that are written to.
+        job, shared = self._job, 0
+        alone = library.name == "transformers" and not job.model.towers and job.model.initialization != "Random"
+        if alone and not engine.divides:
+            shared = mapped_bytes(module, job.model.weights_path)
+        self._ledger.restart()
         if "Merged" in self._job.output.export:
-            self._task.library.merged(module)  # type: ignore[attr-defined]  # of a task that is composed, as all are
-        return self._ledger.peak
+            shared = 0  # all of them may be written
+            library.merged(module)
+        return self._ledger.peak - max(0, shared - _FLOAT32 * trained)
 
     def _exported(self, sizes: dict[str, int], loaded: LoadedModel, halved: AbstractSet[str]) -> int:
         own = sum(sizes[name] for name in loaded.adapter_parameters)

@@ -240,6 +240,18 @@ def file_types(path: str) -> dict[str, str]:
     return found
 
 
+def mapped_bytes(module: nn.Module, path: str) -> int:
+    """Return the bytes of a model's float32 parameters that transformers leaves in the pages of a folder's files, by their names."""
+    types = file_types(path)
+    known = {key for name, kind in types.items() if kind == "F32" for key in (name, name.partition(".")[2])}
+    found = 0
+    for name, parameter in module.named_parameters():
+        own = name.removeprefix("base_model.model.").replace(".base_layer.", ".")  # within an adapter
+        if own in known or own.partition(".")[2] in known:
+            found += parameter.nbytes
+    return found
+
+
 def _mapped(path: str) -> dict[str, Tensor]:
     """Return the tensors of a file of safetensors, which lie in its pages: nothing is read before it is used, or copied.
 

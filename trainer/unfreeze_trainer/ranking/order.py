@@ -112,7 +112,7 @@ class Ranking(Model):
         needed = f"a layer of another candidate that tells more than {first.scores.knn:.3f} of the {of}"
         return Decision(
             type="Base",
-            answer=short_name(first.source),
+            answer=short_name(first.source, [base.source for base in others]),
             question="Which of the candidates suits the training data?",
             message=self.sentence,
             step=0,
@@ -128,9 +128,17 @@ def _told(source: str) -> str:
     return source if len(source) <= _TOLD else f"…{source[1 - _TOLD :]}"
 
 
-def short_name(source: str) -> str:
-    """Return the last part of a source, in at most 64 characters."""
-    return source.rstrip("/").rpartition("/")[2][:_ANSWER] or source[:_ANSWER]
+def short_name(source: str, others: Sequence[str] = ()) -> str:
+    """Return the last parts of a source, as many as tell it from others, in at most 64 characters: the last ones of more."""
+
+    def last(text: str, count: int) -> str:
+        return "/".join(text.rstrip("/").split("/")[-count:])
+
+    counts = range(1, source.count("/") + 1)
+    found = next(
+        (last(source, n) for n in counts if all(last(source, n) != last(other, n) for other in others)), source
+    )
+    return found[-_ANSWER:]
 
 
 @dataclass(frozen=True)

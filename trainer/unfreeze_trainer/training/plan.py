@@ -32,6 +32,8 @@ class Plan:
     """By phase, how many of the lowest blocks compute once for each sample, and not in each step."""
     headless: bool | None = None
     """Whether the head has no parameters; None where the task says so."""
+    held_out: int = 0
+    """Samples of an evaluation."""
 
     @classmethod
     def of(
@@ -122,10 +124,10 @@ class Plan:
         work_seconds
             That a sample takes for a unit of work.
         evaluation_seconds
-            That an evaluation takes.
+            That an evaluation takes; 0 before the first one, which counts as a forward pass of each of its samples.
         """
         work = (
             remaining_work(self.phases, self.blocks, step, current, self.starts) * self.samples / self.steps_per_epoch
         )
         evaluations = (self.total_steps - step) // self.evaluate_every + len(self.phases) - current
-        return round(work * work_seconds + evaluations * evaluation_seconds)
+        return round(work * work_seconds + evaluations * (evaluation_seconds or self.held_out * work_seconds))

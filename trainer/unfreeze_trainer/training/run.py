@@ -126,7 +126,7 @@ class Run:
             for index, cut in features.cuts.items()
             if "train" in worth_it(task, plan.reads_left(plan.phases[index].first_step, index))
         }
-        self.plan = plan = replace(plan, starts=starts)
+        self.plan = plan = replace(plan, starts=starts, held_out=task.splits["validation"])
         self.forgetting = Forgetting(job, whole, loaded, engine, plan=plan, freezer=freezer)
         if self.forgetting.watches:
             tell(link, "looking at what the base does")
