@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 NEIGHBOURS = 10
-"""Of the vote: a handful, as of a class with 1 % of 1,000 rows there are ten."""
+"""Of the vote, at most: a handful, as of a class with 1 % of 1,000 rows there are ten."""
 _SAME = 1e-6
 """Cosines that are no further apart are of neighbours that are equally near."""
 _RANK = 1e-7
@@ -106,7 +106,10 @@ def nearest(centred: np.ndarray, targets: np.ndarray, kind: Kind, copies: np.nda
     rows = len(centred)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
     directions = (centred / np.maximum(norms, np.finfo(np.float64).tiny)).astype(np.float32)
-    count = min(NEIGHBOURS, rows - 1)
+    alike = rows / (
+        targets.shape[1] if kind == "Label" else 2
+    )  # more neighbours than a label has rows would be outvoted by others
+    count = max(1, min(NEIGHBOURS, rows - 1, round(alike)))
     said = np.empty_like(targets)
     for low in range(0, rows, _CHUNK):
         near = directions[low : low + _CHUNK] @ directions.T
