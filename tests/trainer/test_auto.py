@@ -135,6 +135,24 @@ def test_a_gate_keeps_target_and_budget(values, idle, takes, seconds, useful):
     assert decision.type == "Rung"
 
 
+def test_rungs_that_are_alike_by_another_metric_may_not_be_by_the_one_that_is_asked_for():
+    actual = np.arange(60) % 2
+    same = Said("OneOf", ["a", "b"], actual, np.roll(actual, 1) * (np.arange(60) < 20))
+    low, near, high = (
+        Rung(phase_index=0, best=Best(step=1, value=value, metrics={}), steps=1, seconds=1.0)
+        for value in (0.8, 0.895, 0.9)
+    )
+
+    def within_of(metric, one):
+        return Ladder._within(SimpleNamespace(_wanted=Wanted(Metric(metric))), one, high, 0.01, (same, same))
+
+    assert within_of("balancedAccuracy", low) == within_of("auroc", near) == 1.0
+    assert within_of("auroc", low) == 0.0
+    climbed = [replace(one, instead="balancedAccuracy") for one in rungs(0.895, 0.9)]
+    said = choose(climbed, [0.95, 1.0], Wanted(Metric("auroc")), step=1)[1].message
+    assert said.endswith(" by more than 0.01, with probability 0.95 by balancedAccuracy")
+
+
 def test_a_gate_says_why():
     def said(*values, idle=None, of=ACCURACY, **wanted):
         return gate(rungs(*values), Next("FullFineTuning", 40.4), Wanted(of, **wanted), idle=idle, step=3).message
@@ -147,6 +165,7 @@ def test_a_gate_says_why():
     )
     assert "no time is left, and 10 s of the 9 s are spent" in said(0.8, seconds=9)
     assert "rung 1 brought no more than 0.01, with probability 0.95: FullFineTuning is not" in said(0.8, 0.8, idle=0.95)
+    assert "no more than 0.01, as far as 40 validation samples tell: Full" in said(0.8, 0.8, idle=1.0, rows=40)
     assert said(2.0, of=RMSE, target=2.5).endswith("the target 2.5 is met: FullFineTuning is not tried")
     assert "nothing is known of what is left to gain: FullFineTuning is tried" in said(float("nan"))
     assert said(2.0, of=RMSE) == "rmse is 2 by rung 0, it is not known how much lower it gets: FullFineTuning is tried"
@@ -238,6 +257,12 @@ def test_a_rung_that_is_no_number_is_no_gain_and_is_not_as_good_as_one_that_is()
     assert within_values(0.8, nan, 0.01, ACCURACY) == 1.0
     assert within_values(nan, 0.8, 0.01, ACCURACY) == 0.0
     assert within_values(2.0, nan, 0.01, RMSE) == 1.0
+
+
+def test_samples_that_cannot_be_read_are_none_that_tell_anything():
+    unread = {"validation": list(range(12)), "train": [1]}
+    ladder = SimpleNamespace(_asked=Wanted(ACCURACY, rows=40), _state=SimpleNamespace(unread=unread))
+    assert Ladder._wanted.fget(ladder) == Wanted(ACCURACY, rows=28)
 
 
 def test_no_rung_begins_with_weights_that_came_to_no_number():

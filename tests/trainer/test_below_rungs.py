@@ -18,6 +18,7 @@ from tests.trainer.interrupted import events
 from tests.trainer.jobs import bert_folder, make_job, write_csv
 from tests.trainer.test_auto import ACCURACY, SHARE, decided, rungs
 from tests.trainer.test_solver import model_of, task_of
+from unfreeze_api.tasks.base import Metric
 from unfreeze_trainer.commands.preview import preview
 from unfreeze_trainer.judgement.rungs import SURE, Next, Wanted, Yardstick, best_of, choose, gate
 from unfreeze_trainer.judgement.said import Said
@@ -69,6 +70,10 @@ def test_gate_and_choice_say_what_the_rungs_have_to_beat():
         found.message == f"accuracy is 0.6 by rung 0, no better than {TF_IDF}, 0.8, 0.4 is left to gain: all is tried"
     )
     assert found.evidence[0].name == f"validation accuracy of {TF_IDF}, in 1.0 s"
+    found = gate(
+        rungs(1.1), Next("all", 1.0), Wanted(Metric("loss", "Lower")), idle=None, step=3, classical=beside(-0.2)
+    )
+    assert found.message.startswith(f"loss is 1.1 by rung 0, no better by accuracy than {TF_IDF}, 0.8, ")
     _, chosen = choose(rungs(0.6), [1.0], Wanted(ACCURACY), step=3, classical=beside(-0.2))
     assert chosen.message == f"no rung is better than {TF_IDF}, accuracy 0.8; rung 0 is taken: its accuracy is 0.6"
     _, chosen = choose(rungs(0.81), [1.0], Wanted(ACCURACY), step=3, classical=beside(0.01))
@@ -77,6 +82,12 @@ def test_gate_and_choice_say_what_the_rungs_have_to_beat():
         rungs(0.81, 0.815), [0.95, 1.0], Wanted(ACCURACY), step=3, classical=beside(0.01, 0.015, better=[False, True])
     )
     assert (place, chosen.otherwise) == (1, f"rung 0 were surely better than {TF_IDF} too")
+
+
+def test_a_rung_that_came_to_no_number_is_not_ahead_of_a_classical_model():
+    assert beside(float("nan")).ahead
+    assert beside(float("nan"), -0.1).ahead
+    assert not beside(float("nan"), 0.1).ahead
 
 
 def test_a_rung_that_was_given_up_is_not_one_that_nobody_tried():

@@ -62,6 +62,17 @@ def test_what_is_not_shown_is_not_said():
     assert wide.endswith(" to more than 10,000)")
 
 
+def test_where_the_gains_are_on_no_line_the_largest_sizes_tell_and_no_meeting_lies_where_there_is_a_gain():
+    """The line through all three is 0 at 790 samples, where more than .05 is gained."""
+    found = said(
+        *((samples, gain, gain - 0.03, gain + 0.03) for samples, gain in ((50, 0.8), (200, 0.1), (1000, 0.05)))
+    )
+    assert " for each ten times as many, from 200 on: the curves meet at about 5,000 samples (" in found
+    flat = said(*((samples, gain, gain - 0.03, gain + 0.03) for samples, gain in ((50, 0.9), (200, 0.3), (1000, 0.28))))
+    assert flat.endswith(", from 200 on: that it ends is not shown")
+    assert " (1,000 to " in said((100, 0.6, 0.5, 0.7), (1000, 0.05, 0.001, 0.099))
+
+
 def test_of_several_runs_of_a_size_the_mean_is_said_and_not_the_best():
     assert said((1000, 0.3, 0.2, 0.4), (1000, 0.0, -0.1, 0.1), (1000, -0.1, -0.2, 0.0)).startswith(
         "transfer is worth nothing that accuracy shows at 1,000 training samples: +0.067 (-0.033 to +0.167)"

@@ -25,7 +25,8 @@ from sklearn.metrics import (
 from sklearn.model_selection import cross_val_predict
 
 from unfreeze_api.contracts.evaluation import Evaluation
-from unfreeze_trainer.exports.figures import evaluate, files
+from unfreeze_trainer.exports.figures import class_rates, evaluate, files
+from unfreeze_trainer.exports.intervals import intervals
 from unfreeze_trainer.exports.label_issues import write_issues
 from unfreeze_trainer.exports.predictions import FOLDER, About, PredictionsWriter
 from unfreeze_trainer.exports.thresholds import threshold
@@ -75,6 +76,17 @@ def test_figures_of_classes_are_scikit_learns(tmp_path):
 
 
 @pytest.mark.slow
+def test_that_all_of_a_few_samples_are_right_makes_nothing_certain():
+    of = np.zeros(30, dtype=int)
+    right, wrong = (
+        intervals(class_rates(of, said, 2, words=False), np.arange(30), shares=True) for said in (of, of + 1)
+    )
+    assert right["accuracy"] == (pytest.approx(0.905, abs=1e-3), 1.0)
+    assert wrong["accuracy"] == (0.0, pytest.approx(0.095, abs=1e-3))
+    words = intervals(class_rates(of, of, 2, words=True), np.repeat([0, 1], 15), shares=True)
+    assert words["tokenAccuracy"][0] < 0.25, "words of two texts are two witnesses"
+
+
 def test_of_many_classes_those_with_the_most_errors_are_confused(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(1200)

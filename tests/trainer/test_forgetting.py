@@ -37,6 +37,7 @@ from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.judgement.forgetting import (
+    ANCHOR_LOSS,
     ANSWERS,
     DIVERGENCE,
     Forgotten,
@@ -99,6 +100,29 @@ def test_rows_stay_within_bounds_and_a_share_of_the_training(total, samples, loo
     assert 0 <= count <= min(total, MAX_ROWS)
     assert count <= max(MIN_ROWS, 0.06 * samples / looks)
     assert count <= rows_for(total, samples=2 * samples, looks=looks)
+
+
+def said_of(gauge, rows, budget):
+    measured = Measured.of(gauge, np.array(rows), answers=gauge is ANSWERS)
+    return decided(Forgotten((measured,), {}, len(rows), anchored=True), budget=budget, step=1, seconds=0)
+
+
+def test_what_no_row_has_lost_others_may():
+    found = said_of(ANSWERS, [0.0] * 32, 0.05)
+    assert found.answer == "NotSurely"
+    assert found.message.startswith(
+        "0.0 % of the base's own answers change (0.0 % to 10.9 %, 95 % on 32 rows of the anchor)"
+    )
+    assert said_of(ANSWERS, [0.0] * 32, 0.11).answer == "Within"
+    assert said_of(ANSWERS, [1.0] * 9 + [0.0], 0.5).answer == "Broken"
+
+
+def test_a_sentence_says_which_way_and_on_which_side_of_the_budget():
+    said = said_of(ANCHOR_LOSS, [-0.3, -0.1] * 8, 0.05).message
+    assert said.startswith("the loss on the anchor is 0.2 nats lower (0.15 to 0.25, ")
+    assert said.endswith("), within the budget of 0.05")
+    assert "), not surely within the budget" in said_of(ANCHOR_LOSS, [1.0, -1.0] * 8, 0.05).message
+    assert "), perhaps beyond the budget" in said_of(ANCHOR_LOSS, [1.1, -0.9] * 8, 0.05).message
 
 
 @given(st.lists(st.floats(0, 1), min_size=8, max_size=30), st.floats(0.01, 0.9), st.floats(0.01, 0.5))
@@ -303,7 +327,7 @@ def test_language_models_by_the_loss_on_the_anchor_or_the_divergence(tmp_path, p
         assert divergence < 1e-4 if rate < 1e-3 else divergence > 0.05
         if anchor:  # which is what it learns, so that the loss falls
             assert figures["loss on the anchor, after less before, in nats"] < 0
-            assert "the loss on the anchor is -" in found["message"]
+            assert " nats lower (" in found["message"]
 
 
 @slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -107,6 +109,27 @@ def test_the_same_rows_are_drawn_for_both():
     assert (found.low, found.high) == (0, 0)
 
 
+def test_a_few_rows_of_a_rare_class_make_no_model_surely_better():
+    actual = np.repeat([0, 1], [196, 4])
+    sees, blind = (Said("OneOf", ["common", "rare"], actual, said) for said in (actual, np.zeros(200, dtype=int)))
+    for metric in ("macroF1", "balancedAccuracy"):
+        found = compare(sees, blind, metric)
+        assert not found.better
+        assert found.low < 0 < found.gain == pytest.approx(found.high, abs=0.01)
+        assert "a randomisation test, p = 0.1" in found.test
+        assert found.rows_to_tell > 200
+        assert not compare(blind, sees, metric).worse
+    same = compare(blind, blind, "macroF1")
+    assert (same.low, same.high) == (pytest.approx(-0.018, abs=1e-3), pytest.approx(0.018, abs=1e-3))
+    actual[:20] = 1  # 24 are no few any more
+    assert compare(replace(sees, actual=actual, predicted=actual), replace(blind, actual=actual), "macroF1").better
+
+
+def test_it_takes_more_rows_than_there_are_to_tell_what_these_do_not():
+    assert Difference(0.6, 0.55, -0.001, 0.06, 100, "").rows_to_tell > 100
+    assert Difference(0.55, 0.6, -0.06, 0.001, 100, "").rows_to_tell > 100
+
+
 @pytest.mark.parametrize(
     ("kind", "metric", "compared"),
     [
@@ -174,13 +197,13 @@ def test_a_model_that_is_worth_it():
 def test_where_the_classical_model_is_not_worse_it_is_a_warning():
     found = verdict(80, 6, 4, 10, fitted_on=100)
     assert found.message == (
-        "a classical model may be as good: the model's accuracy is 0.860, that of logistic regression on TF-IDF 0.840"
-        " (difference -0.048 to +0.078, 95 % on 100 validation samples)"
+        "a classical model may be as good: the model's accuracy is 0.860, that of logistic regression on TF-IDF on 100 of 900"
+        " samples, 0.840 (difference -0.048 to +0.078, 95 % on 100 validation samples)"
     )
     assert (found.answer, found.warning) == ("NotSurely", True)
-    assert found.otherwise.endswith("if it stays as it is, about 993 validation samples")
+    assert found.otherwise.endswith("if it stays as it is, about 1,166 validation samples")
     assert "fitted on 100 of 900 training samples" in found.alternative
-    assert budget.decision(found.info()).message == found.message
+    assert budget.decision(verdict(80, 6, 4, 10).info()).message == verdict(80, 6, 4, 10).message
     worse = verdict(70, 4, 20, 6)
     assert worse.message.startswith("a classical model is better: the model's accuracy is 0.740")
     assert (worse.answer, worse.warning) == ("No", True)

@@ -146,6 +146,14 @@ def test_neighbours_are_scikit_learns():
     assert nearest(centred, targets, "Label")[::6] == pytest.approx(np.array(right))
 
 
+@pytest.mark.parametrize(("labels", "each"), [(2, 5), (3, 5), (5, 5), (5, 3)])
+def test_a_few_rows_of_each_label_are_not_outvoted_by_those_of_others(labels, each):
+    """Ten neighbours of ten rows in two classes are four of their own and five of the other: features that tell all told nothing."""
+    targets = np.eye(labels)[np.arange(labels * each) % labels]
+    features = 10 * targets + np.random.default_rng(0).normal(size=targets.shape) / 10
+    assert scores(features, targets, "Label").knn == 1.0
+
+
 @pytest.mark.parametrize("width", [5, 80, 300])
 def test_shrinkage_is_scikit_learns(width):
     features = signal(1.0, width=width)

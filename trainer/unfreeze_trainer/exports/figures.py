@@ -87,7 +87,7 @@ def _of_classes(path: Path, what: About, heat: float | None) -> SplitFigures:
     return SplitFigures(
         rows=len(actual),
         unseen=unseen,
-        intervals=intervals(class_rates(actual, predicted, count, words="word" in columns_of(path)), row),
+        intervals=intervals(class_rates(actual, predicted, count, words="word" in columns_of(path)), row, shares=True),
         classes=figures[:MAX_CLASSES] if count <= MAX_CLASSES else _worst(figures),
         classes_left_out=max(0, count - MAX_CLASSES),
         confusion=_confusion(what.names, actual, predicted),
@@ -293,7 +293,7 @@ def _of_labels(found: Decided, what: About, chosen: np.ndarray | None) -> SplitF
     count = len(figures)
     return SplitFigures(
         rows=found.rows,
-        intervals=intervals(rates, np.arange(found.rows)),
+        intervals=intervals(rates, np.arange(found.rows), shares=True),
         classes=figures if count <= MAX_CLASSES else _worst(figures),
         classes_left_out=max(0, count - MAX_CLASSES),
     )

@@ -17,6 +17,8 @@ import numpy as np
 
 _LEVEL = 1.959964
 """Standard errors of an interval of 95 %."""
+_MISFIT = 0.05
+"""Probability with which gains on a line are taken for such that are on none."""
 _DRAWS, _SEED = 2000, 0
 _FURTHEST = 10
 """How many times the largest size the end is said to lie at most."""
@@ -81,13 +83,16 @@ def verdict(points: Sequence[Point], *, metric: str, other: str) -> str:
         first = f"transfer is worth {told} {metric} over {other} at {last.samples:,} training samples"
     if len(sizes) == 1:
         return f"{first}; how that changes with more is not known of one size"
-    slope, low, high, meets = _line(ordered)
+    slope, low, high, meets, fits = _line(ordered)
+    while len(sizes) > 2 and not (fits and (last.low <= 0 or meets[1] > sizes[-1])):  # noqa: PLR2004 - of two there is always a line
+        sizes = sizes[1:]  # what comes is told by the largest ones
+        slope, low, high, meets, fits = _line([point for point in ordered if point.samples >= sizes[0]])
     change = f"{slope:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}) for each ten times as many, from {sizes[0]:,} on"
     if last.low <= 0:
         return f"{first}; the gain changes by {change}"
     if high >= 0:
         return f"{first}; the gain changes by {change}: that it ends is not shown"
-    places = [_rounded(value) for value in meets]
+    places = [_rounded(max(value, sizes[-1])) for value in meets]  # where the gain is above 0 they have not met
     if meets[0] > _FURTHEST * sizes[-1]:
         return f"{first}; the gain changes by {change}: where it ends is further than {_FURTHEST * sizes[-1]:,} samples"
     upper = f"to {places[2]}" if meets[2] <= _FURTHEST * sizes[-1] else f"to more than {_FURTHEST * sizes[-1]:,}"
@@ -101,12 +106,14 @@ def _mean(points: Sequence[Point]) -> Point:
     return Point(points[0].samples, gain, low, high)
 
 
-def _line(points: Sequence[Point]) -> tuple[float, float, float, tuple[float, float, float]]:
-    """Return the slope of the gain over the logarithm (base 10) of the samples with its 95 % interval, and the samples where the line
-    is 0: lower end of their interval, itself, upper end; inf where it never is.
+def _line(points: Sequence[Point]) -> tuple[float, float, float, tuple[float, float, float], bool]:
+    """Return the slope of the gain over the logarithm (base 10) of the samples with its 95 % interval, the samples where the line
+    is 0: lower end of their interval, itself, upper end; inf where it never is; and whether the gains lie on a line, but for their errors.
 
     The line is that of least squares, weighted by the gains' errors; intervals are of lines through gains that are drawn with these.
     """
+    from scipy.stats import chi2
+
     places = np.log10([point.samples for point in points])
     gains, errors = (np.array([getattr(point, name) for point in points]) for name in ("gain", "error"))
     errors = np.maximum(errors, max(_LEAST_ERROR * float(np.abs(gains).max()), _ZERO) / _LEVEL)
@@ -125,7 +132,10 @@ def _line(points: Sequence[Point]) -> tuple[float, float, float, tuple[float, fl
     ends = np.sort(meeting(drawn @ share, drawn @ weights / weights.sum()))
     reach = _LEVEL * float(np.sqrt(share**2 @ errors**2))
     low, high = float(ends[int(0.025 * _DRAWS)]), float(ends[int(0.975 * _DRAWS) - 1])
-    return slope, slope - reach, slope + reach, (low, float(meeting(np.array(slope), np.array(mean))), high)
+    apart = float(weights @ (gains - mean - slope * (places - centre)) ** 2)
+    fits = len(points) <= 2 or apart <= float(chi2.ppf(1 - _MISFIT, len(points) - 2))  # noqa: PLR2004 - a line has two numbers
+    meets = low, float(meeting(np.array(slope), np.array(mean))), high
+    return slope, slope - reach, slope + reach, meets, fits
 
 
 def _rounded(samples: float) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_trainer.exports.intervals import intervals
 from unfreeze_trainer.judgement.neighbours import NEIGHBOURS, SAME, centre, directions
+from unfreeze_trainer.judgement.paired import interval_of_share
 
 _FEWEST = 3
 """Rows of which each has a nearest neighbour and another one."""
@@ -33,9 +34,16 @@ class Gauge:
     """What has happened by so much, as a part of a sentence with the figure as {}."""
     share: bool
     """Whether it is a share, between 0 and 1."""
+    gained: str = ""
+    """What has happened by so much where the figure is below 0, likewise; nothing of what never is."""
 
 
-ANCHOR_LOSS = Gauge("loss on the anchor, after less before, in nats", "the loss on the anchor is {} nats higher", False)
+ANCHOR_LOSS = Gauge(
+    "loss on the anchor, after less before, in nats",
+    "the loss on the anchor is {} nats higher",
+    False,
+    "the loss on the anchor is {} nats lower",
+)
 DIVERGENCE = Gauge(
     "KL divergence from the base, in nats", "its outputs are {} nats of KL divergence from the base's", False
 )
@@ -47,6 +55,7 @@ PAIRS = Gauge(
     "recall@1 of the anchor's pictures and texts, before less after",
     "{} fewer of the anchor's pictures and texts find each other",
     True,
+    "{} more of the anchor's pictures and texts find each other",
 )
 
 
@@ -63,7 +72,7 @@ class Measured:
     """Upper end."""
 
     @classmethod
-    def of(cls, gauge: Gauge, rows: np.ndarray, units: np.ndarray | None = None) -> Measured:
+    def of(cls, gauge: Gauge, rows: np.ndarray, units: np.ndarray | None = None, *, answers: bool = False) -> Measured:
         """Return the mean of what rows have lost, by units, with an interval over the rows.
 
         Parameters
@@ -72,6 +81,8 @@ class Measured:
             What each has lost, in all its units; float64 of shape (rows,).
         units
             Of each row, of the same shape; one each for None.
+        answers
+            Whether they are answers of a model that has changed: those of other rows may, where none of these does.
         """
         counts = np.ones(len(rows)) if units is None else units
         if not np.isfinite(rows).all():
@@ -82,6 +93,8 @@ class Measured:
 
         value = mean(np.ones(len(rows)))["lost"]
         low, high = intervals(mean, np.arange(len(rows))).get("lost", (value, value))
+        if answers and np.isin(rows, (0.0, 1.0)).all():  # drawn again, rows that are all alike stay so
+            low, high = interval_of_share(rows.sum(), len(rows))
         return cls(gauge, value, low, high)
 
 
@@ -203,8 +216,14 @@ def _near(values: np.ndarray) -> np.ndarray:
 
 
 def spoken(measured: Measured) -> str:
-    """Return how much is lost, in a part of a sentence."""
-    return measured.gauge.about.format(_figure(measured.gauge, measured.value))
+    """Return how much is lost, or gained, in a part of a sentence."""
+    gauge, sign = measured.gauge, _sign(measured)
+    return (gauge.about if sign > 0 else gauge.gained).format(_figure(gauge, sign * measured.value))
+
+
+def _sign(measured: Measured) -> int:
+    """Return -1 where a sentence says how much is gained, else 1."""
+    return -1 if measured.value < 0 and measured.gauge.gained else 1
 
 
 def _figure(gauge: Gauge, value: float) -> str:
@@ -232,7 +251,8 @@ def decided(
     """
     first = found.first
     on = f"{found.rows:,} {'rows of the anchor' if found.anchored else 'validation inputs'}"
-    low, high = (_figure(first.gauge, value) for value in (first.low, first.high))
+    sign = _sign(first)
+    low, high = (_figure(first.gauge, value) for value in sorted((sign * first.low, sign * first.high)))
     interval = f"{low} to {high}, 95 % on {on}"
     others = [one for one in found.gauges[1:] if one is found.gauges[1] or one.gauge is PAIRS]
     beside = "".join(f"; {spoken(one)}" for one in others)
@@ -245,7 +265,7 @@ def decided(
         words = {
             "Within": "within",
             "Broken": "beyond",
-            "NotSurely": "not surely within" if found.unseen else "about at",
+            "NotSurely": "not surely within" if found.within(budget) else "perhaps beyond",
         }
         limit = (
             f", {words[answer]} the budget of {_figure(first.gauge, budget) if first.gauge.share else f'{budget:g}'}"

@@ -10,8 +10,9 @@ rejects at 5 %, and of how many such rows there are. Efron 1979, doi:10.1214/aos
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, isfinite, log10, sqrt
+from statistics import NormalDist
 
 import numpy as np
 
@@ -20,7 +21,10 @@ from unfreeze_trainer.usefulness import interval_of_gain
 
 Rates = Callable[[np.ndarray], dict[str, float]]
 """Metrics of a model, of rows with weights, float64 of shape (rows,)."""
-_ALPHA = 0.05
+LEVEL = 0.05
+"""How often a test finds a difference where there is none."""
+_Z, _LEAST_Z = NormalDist().inv_cdf(1 - LEVEL / 2), 0.1
+"""Standard errors that an interval reaches, and what a difference is taken to be of its own at least."""
 _DIGITS = 3
 _EDGE = 1e-9
 """What rounding may make of a difference that is as large as the margin."""
@@ -64,10 +68,18 @@ class Difference:
         """Whether the first is worse, and hardly by chance."""
         return self.high < 0
 
+    def by_lot(self, p: float) -> Difference:
+        """Return it with an interval as wide as a randomisation test makes it that finds it with a probability above 5 % by chance."""
+        reach = abs(self.gain) * _Z / max(NormalDist().inv_cdf(1 - p / 2), _LEAST_Z)
+        test = f"{self.test}, and a randomisation test, p = {p:.2g}"
+        if self.gain > 0:
+            return replace(self, test=test, low=min(self.low, self.gain - reach))
+        return replace(self, test=test, high=max(self.high, self.gain + reach))
+
     @property
     def rows_to_tell(self) -> int | None:
         """About how many rows an interval needs that excludes 0, if the difference stays; None where there is none."""
-        reach = (self.high - self.low) / 2
+        reach = self.gain - self.low if self.gain > 0 else self.high - self.gain  # to the side where 0 is
         return ceil(self.rows * (reach / self.gain) ** 2) if self.gain and isfinite(reach) else None
 
 
@@ -86,14 +98,16 @@ def by_rows(one: np.ndarray, other: np.ndarray) -> Difference:
     if won + lost:
         p = binomtest(won, won + lost, 0.5).pvalue
         test = f"{won} rows are right by the first alone and {lost} by the second alone: McNemar's exact p = {p:.2g}"
-    return Difference(float(one.mean()), float(other.mean()), *interval_of_gain(won, lost, rows, _share), rows, test)
+    return Difference(
+        float(one.mean()), float(other.mean()), *interval_of_gain(won, lost, rows, interval_of_share), rows, test
+    )
 
 
-def _share(count: float, rows: float) -> tuple[float, float]:
+def interval_of_share(count: float, rows: float) -> tuple[float, float]:
     """Return the exact 95 % interval of a share."""
     from scipy.stats import binomtest
 
-    found = binomtest(int(count), int(rows)).proportion_ci(1 - _ALPHA, method="exact")
+    found = binomtest(int(count), int(rows)).proportion_ci(1 - LEVEL, method="exact")
     return float(found.low), float(found.high)
 
 

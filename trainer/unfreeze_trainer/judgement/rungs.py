@@ -28,6 +28,8 @@ MIN_GAIN = 0.01
 
 
 _IDLE = "probability that the newest rung gained no more"
+_CERTAIN = 0.995
+"""Probability that would be told as 1.00."""
 FEW = 30
 """Validation rows below which they tell nothing surely: where all of so many are right, up to a tenth of others may be wrong (95 %, the rule of
 three: Hanley and Lippman-Hand 1983, doi:10.1001/jama.1983.03330370053031)."""
@@ -55,6 +57,8 @@ class Climbed:
     """Mean on the validation samples; None where there is none."""
     by_rows: bool = True
     """Whether it is known what it says of each row: else it is compared by its value, which no probability can be told of."""
+    instead: str = ""
+    """Another metric that it is compared by row by row, since its own needs more than what it says of each; by its own only as a value."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Yardstick:
     @property
     def ahead(self) -> bool:
         """Whether no rung is better on these rows."""
-        return max(self.gains) <= 0
+        return not any(gain > 0 for gain in self.gains)  # nor is one that is no number
 
     @property
     def evidence(self) -> Evidence:
@@ -188,7 +192,8 @@ def gate(
     found = f"{metric.name} is {best.value:.4g} by {best.name}"
     name, behind = following.name, classical is not None and classical.ahead
     if classical is not None and behind:
-        found += f", no better than {classical.name}, {classical.value:.4g}"
+        by = "" if classical.metric == metric.name else f"by {classical.metric} "  # it has no loss
+        found += f", no better {by}than {classical.name}, {classical.value:.4g}"
     if wanted.target is not None and metric.improvement(best.value, wanted.target) >= 0:
         why, answer = f"the target {wanted.target:.4g} is met", "No"
         otherwise = f"a target above {best.value:.4g}" if metric.better == "Higher" else f"one below {best.value:.4g}"
@@ -200,7 +205,7 @@ def gate(
         why, answer = f"{takes}, and {spent:.0f} s of the {wanted.seconds:.0f} s are spent", "No"
         otherwise = f"a budget of {math.ceil(spent + following.seconds):,} s"
     elif idle is not None and idle >= IDLE and best.useful is not False and not behind and not wanted.few:
-        why = f"{newest.name} brought no more than {margin:.2g}, {_surely(climbed, idle)}"
+        why = f"{newest.name} brought no more than {margin:.2g}, {_surely(climbed, idle, wanted.rows)}"
         answer, otherwise = "No", "a gain by the newest rung, or a smaller minGain"
     else:
         why, answer = f"{max(left, 0):.2g} is left to gain", "Yes"
@@ -271,7 +276,7 @@ def choose(
     if place != top:
         message = (
             f"{taken.name} is taken: its {metric.name} {taken.value:.4g} is not worse than the {best.value:.4g} of {best.name} by"
-            f" more than {margin:.2g}, {_surely(climbed, within[place])}"
+            f" more than {margin:.2g}, {_surely(climbed, within[place], wanted.rows)}"
         )
         otherwise = f"a minGain of less: with 0 it is {best.name}"
     else:
@@ -333,9 +338,14 @@ def _known(climbed: Sequence[Climbed]) -> bool:
     return all(one.by_rows for one in climbed)
 
 
-def _surely(climbed: Sequence[Climbed], probability: float) -> str:
-    """Return how sure a comparison is, for people."""
-    return f"with probability {probability:.2f}" if _known(climbed) else "by the values alone"
+def _surely(climbed: Sequence[Climbed], probability: float, rows: int | None) -> str:
+    """Return how sure a comparison is, for people: that a few rows are all alike makes nothing certain."""
+    if not _known(climbed):
+        return "by the values alone"
+    by = f" by {climbed[0].instead}" if climbed[0].instead else ""
+    if probability < _CERTAIN:
+        return f"with probability {probability:.2f}{by}"
+    return f"as far as {'the' if rows is None else f'{rows:,}'} validation samples tell{by}"
 
 
 def _below(climbed: Sequence[Climbed], classical: Yardstick | None) -> list[Evidence]:

@@ -34,7 +34,8 @@ def against_classical(found: Comparison, *, name: str, fitted_on: int, samples: 
     difference, metric = found.difference, found.metric
     of = f"{fitted_on:,} of {samples:,}" if fitted_on < samples else f"all {samples:,}"
     one, other, _, low, high = difference.figures()
-    both = f"the model's {metric} is {one}, that of {name} {other}"
+    on = f" on {of} samples," if fitted_on < samples else ""
+    both = f"the model's {metric} is {one}, that of {name}{on} {other}"
     by = "difference" if difference.higher else "lower by"
     interval = f"{by} {low} to {high}, 95 % on {difference.rows:,} validation samples"
     first = {"Yes": "the model is better than a classical one", "No": "a classical model is better"}

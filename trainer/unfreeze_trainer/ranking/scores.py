@@ -102,7 +102,9 @@ def nearest(centred: np.ndarray, targets: np.ndarray, kind: Kind, copies: np.nda
     """
     rows = len(centred)
     ways = directions(centred).astype(np.float32)
-    count = min(NEIGHBOURS, rows - 1)
+    # More neighbours than a label has rows would be outvoted by others.
+    alike = rows / (targets.shape[1] if kind == "Label" else 2)
+    count = max(1, min(NEIGHBOURS, rows - 1, round(alike)))
     said = np.empty_like(targets)
     for low in range(0, rows, _CHUNK):
         near = ways[low : low + _CHUNK] @ ways.T

@@ -48,6 +48,8 @@ MAX_SHARE = 0.03
 MAX_ROWS, MIN_ROWS = 256, 32
 _PASSES = 2.0
 """Forward passes that a step takes for each sample, at least: forward and backward are about three."""
+_ALIKE = 1e-4
+"""Nats of KL divergence at which outputs are those of the base but for rounding and steps that are none."""
 FEWEST = 8
 """Rows that are replayed, and as many that are measured then."""
 
@@ -227,7 +229,7 @@ class Forgetting:
             gauges.append(Measured.of(ANCHOR_LOSS, (now.losses - base.losses)[kept], base.units[kept]))
         if now.divergence is not None and now.changed is not None:
             divergence = Measured.of(DIVERGENCE, now.divergence[kept])
-            answers = Measured.of(ANSWERS, now.changed[kept])
+            answers = Measured.of(ANSWERS, now.changed[kept], answers=bool((now.divergence[kept] > _ALIKE).any()))
             gauges += [divergence, answers] if base.losses is not None else [answers, divergence]
         if self._task.joins:
             alike, gauges = of_towers(base.places, now.places, kept)

@@ -96,13 +96,19 @@ class Ladder:
         self._saver, self._folder, self._meter, self._decisions = saver, folder, meter, decisions
         self._below = BelowRungs(job, task, engine, folder)  # type: ignore[arg-type]
         options = job.strategy.of(AutoSpec) or AutoSpec()
-        self._wanted = Wanted(
+        self._asked = Wanted(
             job.metric,
             options.target,
             options.min_gain,
             float(options.budget.seconds) if options.budget else None,
             task.splits["validation"],
         )
+
+    @property
+    def _wanted(self) -> Wanted:
+        """What the job asks for; a sample that cannot be read is none that a value is measured on."""
+        unread = len(self._state.unread.get("validation", ()))
+        return replace(self._asked, rows=(self._asked.rows or 0) - unread) if unread else self._asked
 
     def compare(self, phase: Phase, *, tell: Callable[[str], None]) -> None:
         """Fit the classical model that rungs are compared with, before the first of them. Collective.
@@ -288,15 +294,19 @@ class Ladder:
         plain = Climbed(name, best.value, rung.steps, rung.seconds, useful=useful, majority=majority, loss=loss)
         metric = self._wanted.metric.name
         if said is None or compared_by(said.kind, metric) != metric:
-            return replace(plain, by_rows=said is not None)
+            return replace(plain, by_rows=said is not None, instead=compared_by(said.kind, metric) if said else "")
         error, low, high = spread(said, metric)
         return replace(plain, error=error, low=low, high=high)
 
     def _within(self, one: Rung, other: Rung, margin: float, said: Sequence[Said | None]) -> float:
-        first, second = said
+        (first, second), metric = said, self._wanted.metric
+        by_values = within_values(one.best.value, other.best.value, margin, metric)
         if first is None or second is None or not np.array_equal(first.actual, second.actual):
-            return within_values(one.best.value, other.best.value, margin, self._wanted.metric)
-        return within(first, second, compared_by(first.kind, self._wanted.metric.name), margin)
+            return by_values
+        instead = compared_by(first.kind, metric.name)
+        by_rows = within(first, second, instead, margin)
+        # What is alike by another metric may not be by the one that is asked for.
+        return by_rows if instead == metric.name else min(by_rows, by_values)
 
     def _gate(self) -> Decision | None:
         """Return whether another rung follows; None after the last."""
