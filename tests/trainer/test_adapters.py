@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import nn
+from transformers import MambaConfig, MambaModel
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from unfreeze_api.adapters import ADAPTERS
@@ -411,3 +412,15 @@ def test_a_start_that_lora_finds_in_linear_layers_alone_is_refused_elsewhere(sta
     ) as caught:
         adapters.add_peft(module, blocks, spec, seed=0, base="")
     assert caught.value.reason == "InvalidAdapter"
+
+
+@pytest.mark.parametrize("type_", ["LoRA", "AdaLoRA", "IA3"])
+def test_all_linear_leaves_out_of_mamba_what_peft_refuses_there(type_):
+    sizes = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "state_size": 4, "time_step_rank": 2}
+    module = MambaModel(MambaConfig(**sizes))
+    names = tuple(name for name, _ in module.named_parameters())
+    blocks = [Block("layer.0", names[1:]), Block("head", names[:1])]
+    spec = AdapterSpec.model_validate({"type": type_}).completed()
+    found = adapters.add_peft(module, blocks, spec, seed=0, base="").adapter_parameters
+    adapted = {name.partition(".mixer.")[2].partition(".")[0] for name in found} - {""}
+    assert adapted == {"in_proj", "x_proj"} | ({"out_proj", "dt_proj"} if type_ == "IA3" else set())

@@ -13,6 +13,7 @@ from unfreeze_trainer.engines.base import compute_dtype
 from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.activations import checkpoint_activations
+from unfreeze_trainer.models.batch_norm import count_once
 
 
 def bert():
@@ -28,6 +29,13 @@ def vit():
     torch.manual_seed(0)
     module = timm.create_model("test_vit", num_classes=2)
     return module, list(module.blocks), {"x": torch.ones(2, 3, *module.pretrained_cfg["input_size"][1:])}
+
+
+def resnet():
+    torch.manual_seed(0)
+    module = timm.create_model("test_resnet", num_classes=2)
+    layers = [layer for name, stage in module.named_children() if name.startswith("layer") for layer in stage]
+    return module, layers, {"x": torch.randn(2, 3, 64, 64)}
 
 
 def gradients(module, layers, batch):
@@ -50,16 +58,20 @@ def gradients(module, layers, batch):
     }, computed
 
 
-@pytest.mark.parametrize("make", [bert, vit])
+@pytest.mark.parametrize("make", [bert, vit, resnet])
 def test_layers_are_computed_again_for_the_same_gradients(make):
-    expected, once = gradients(*make())
+    plain, *rest = make()
+    expected, once = gradients(plain, *rest)
     module, layers, batch = make()
     checkpoint_activations(module)
+    count_once(module)
     found, computed = gradients(module, layers, batch)
     assert once == [1] * len(layers)
     assert computed == [1] + [2] * (len(layers) - 1), "what is frozen below is not needed again"
     assert found.keys() == expected.keys() == {name for name, p in module.named_parameters() if p.requires_grad}
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+    statistics = dict(plain.named_buffers())
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in module.named_buffers())
 
 
 def test_a_model_without_gradient_checkpointing_is_refused():

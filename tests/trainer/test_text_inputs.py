@@ -99,6 +99,15 @@ def test_as_many_tokens_as_a_model_takes_and_not_one_more(tmp_path, family):
     task.forward(task.build_model().module, batch)
 
 
+@pytest.mark.slow
+def test_an_export_whose_outputs_depend_on_the_padding_beside_a_text_is_the_trained_model(tmp_path, loaded_here):
+    options = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16, "max_position_embeddings": 64}
+    task = open_task(make_job(configured(tmp_path / "m", "fnet", **options), write_csv(tmp_path / "t.csv")))
+    module = task.build_model().module
+    task.export(module, tmp_path / "out", "Model")
+    task.verify_export(tmp_path / "out", "Model", module)
+
+
 def test_a_tokenizer_limits_only_models_without_positions(caplog):
     class Tokenizer:
         model_max_length = 10

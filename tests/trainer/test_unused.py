@@ -15,7 +15,7 @@ from tests.trainer.engine_group import open_run
 from tests.trainer.idle import NETS, UNUSED, Dropped, IdleTask
 from tests.trainer.interrupted import Killed, assert_as_undisturbed, events, finished, kill_at, run_in
 from tests.trainer.jobs import make_job
-from tests.trainer.mlp import MLPTask
+from tests.trainer.mlp import MLPTask, Net
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.training.dry_run import Lots, gradients, traceless
 from unfreeze_trainer.training.unused import find_unused
@@ -63,6 +63,36 @@ def test_a_model_without_any_gradient_is_refused():
     with pytest.raises(JobError, match="none of the weights that the job trains gets a gradient") as caught:
         evidence_of(IdleTask(NETS["never"]), names=["pooler.weight", "other.0.bias"])
     assert caught.value.reason == "InvalidModel"
+
+
+class Reads(Net):
+    """Takes the weights of a layer without calling it, as BEiT's attention."""
+
+    def forward(self, x):
+        x = torch.tanh(nn.functional.linear(x, self.layers[0].weight, self.layers[0].bias))
+        return self.head(self.norm(torch.tanh(self.layers[2](self.layers[1](x)))))
+
+
+@pytest.mark.parametrize(
+    ("targets", "start", "instead"),
+    [
+        (["layers.0"], True, r"in targetModules$"),
+        (["layers.0", "layers.2"], False, r"in targetModules, such as 2$"),  # a start from which merging tells
+        (["layers.0", "layers.2"], True, None),
+    ],
+)
+def test_an_adapter_in_layers_that_are_never_called_is_refused(targets, start, instead):
+    from peft import LoraConfig, get_peft_model
+
+    module = get_peft_model(Reads(), LoraConfig(r=2, target_modules=targets, init_lora_weights=start))
+    names = [name for name, _ in module.named_parameters() if "lora" in name or "head" in name]
+    if instead is None:
+        unused = evidence_of(MLPTask(), module, names).unused
+        assert unused == {name for name in names if ".layers.0." in name}
+        return
+    with pytest.raises(JobError, match=rf"goes into 0, layers that this model never calls.*{instead}") as caught:
+        evidence_of(MLPTask(), module, names)
+    assert caught.value.reason == "InvalidAdapter"
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 22])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,6 +128,14 @@ class Tokens:
                 types[row, place] = self._types[start:end]
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
         return batch | {"token_type_ids": torch.from_numpy(types)} if self._types is not None else batch
+
+
+def trimmed(batch: Mapping[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+    """Return a batch without the columns that are padding in all of its rows; `mask`, (rows, length), is not 0 where there is none."""
+    return {
+        name: tensor[:, mask.bool().any(dim=0)] if tensor.shape == mask.shape else tensor
+        for name, tensor in batch.items()
+    }
 
 
 def _flatten(lists: list[list[int]]) -> np.ndarray:

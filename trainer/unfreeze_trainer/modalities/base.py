@@ -154,6 +154,10 @@ class Modality(ABC):
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> Any:
         """Return what `Plain.outputs` takes for the first samples of a split, whose inputs are given."""
 
+    def as_samples(self, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return a batch of samples as `Plain.outputs` makes it of them."""
+        return batch
+
     @property
     @abstractmethod
     def example(self) -> Example:

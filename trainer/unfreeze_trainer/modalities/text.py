@@ -16,7 +16,15 @@ from torch import Tensor
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.few import few
 from unfreeze_trainer.data.samples import DataSource, Split, read_texts, target_kind
-from unfreeze_trainer.data.tokens import CHUNK_TEXTS, TextError, Tokens, TokensOnDemand, has_types, runs_together
+from unfreeze_trainer.data.tokens import (
+    CHUNK_TEXTS,
+    TextError,
+    Tokens,
+    TokensOnDemand,
+    has_types,
+    runs_together,
+    trimmed,
+)
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.modalities.base import Modality, rows_of
 from unfreeze_trainer.models.export import Example
@@ -260,6 +268,10 @@ class Text(Modality):
             return {"text": first.to_pylist(), "text_pair": second.to_pylist()}
         found: list[str] = texts.to_pylist()
         return found
+
+    def as_samples(self, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return a batch as long as its longest text: outputs of some models (FNet, CANINE) depend on the padding beside a text."""
+        return trimmed(batch, batch["attention_mask"])
 
     @property
     def example(self) -> Example:

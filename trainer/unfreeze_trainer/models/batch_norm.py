@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,6 +26,19 @@ def accept_single_values(module: nn.Module) -> None:
             part.register_forward_hook(_go_back)
 
 
+def count_once(module: nn.Module) -> None:
+    """Have BatchNorms in training mode gather statistics of each batch once, where the model computes it twice.
+
+    Gradient checkpointing computes a layer again while gradients go backward; a loss that couples its samples has all of them computed
+    without gradients first. Their running statistics would be closer to the last batches than the momentum says.
+    """
+    for part in module.modules():
+        if isinstance(part, _BatchNorm) and part.running_mean is not None:
+            part.register_forward_pre_hook(_leave_statistics)
+            # Computing again ends by an exception as soon as nothing more is needed.
+            part.register_forward_hook(_gather_statistics, always_call=True)
+
+
 def average_over_batches(module: nn.Module) -> None:
     """Give BatchNorms that have TensorFlow's decay as their momentum torch's own, as timm's and torchvision's models have it.
 
@@ -36,6 +50,19 @@ def average_over_batches(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, _BatchNorm) and part.momentum is not None and part.momentum > _MOST:
             part.momentum = _TORCHS
+
+
+def _leave_statistics(part: Any, _inputs: Any) -> None:
+    again = part.training and (not torch.is_grad_enabled() or torch._C._current_graph_task_id() != -1)  # noqa: SLF001 - as torch's own checkpoints
+    part.left = (part.momentum, part.num_batches_tracked.clone()) if again else None
+    if again:
+        part.momentum = 0.0
+
+
+def _gather_statistics(part: Any, _inputs: Any, _output: Any) -> None:
+    if part.left:
+        part.momentum, batches = part.left
+        part.num_batches_tracked.copy_(batches)
 
 
 def _spare(part: Any, inputs: Any) -> None:

@@ -396,6 +396,7 @@ class ComposedTask(Task):
         split = self._splits["validation"]
         count = min(VERIFIED_SAMPLES, len(split))
         [batch] = self.batches("validation", [range(count)])
+        batch = dict(self.modality.as_samples(batch))
         return batch, self.modality.samples(split, count, batch)
 
     def usage(self, kind: ExportKind, folder: str, base: str) -> str:

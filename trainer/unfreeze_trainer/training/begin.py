@@ -13,7 +13,7 @@ from unfreeze_trainer.features.cached import worth_it
 from unfreeze_trainer.features.keys import computes
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.activations import checkpoint_activations
-from unfreeze_trainer.models.batch_norm import accept_single_values
+from unfreeze_trainer.models.batch_norm import accept_single_values, count_once
 from unfreeze_trainer.models.keeping import widen_first
 from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.recovery import Found
@@ -58,6 +58,8 @@ def attach(
     module, sizes = loaded.module, feed.sizes()
     if job.training.gradient_checkpointing:
         checkpoint_activations(module)
+    if job.training.gradient_checkpointing or task.couples:
+        count_once(module)
     if min(sizes) == 1:
         accept_single_values(module)
     tell(link, "trying the longest batch, and looking for weights that get no gradient")

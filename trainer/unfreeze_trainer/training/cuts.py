@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unfreeze_trainer.data.tokens import trimmed
 from unfreeze_trainer.features.cut import MASK, length_of
 from unfreeze_trainer.features.find import Probe, find_cut
 from unfreeze_trainer.features.keys import cut_key
@@ -149,10 +150,7 @@ def _columns(batch: Batch) -> int:
 
 def _trimmed(batch: Batch) -> Batch:
     """Return a batch without columns that hold nothing but padding, so that other lengths are other shapes."""
-    mask = batch[MASK] if MASK in batch else batch[TARGETS] != IGNORED
-    return {
-        name: tensor[:, mask.any(dim=0)] if tensor.shape == mask.shape else tensor for name, tensor in batch.items()
-    }
+    return trimmed(batch, batch[MASK] if MASK in batch else batch[TARGETS] != IGNORED)
 
 
 def _lengths(task: Task) -> Iterator[int]:

@@ -13,6 +13,7 @@ out at random), all weights train, and steps without a gradient for some are exp
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
@@ -86,7 +87,7 @@ def find_unused(
     ------
     JobError
         InvalidModel: none of them gets a gradient, or the model fails. InvalidData: a sample cannot be read, or the model
-        fails at this one.
+        fails at this one. InvalidAdapter: it goes into layers that the model never calls.
     """
     samples = task.splits["train"]
     batches = trial_batches(task.extents("train"), sizes)
@@ -102,7 +103,9 @@ def find_unused(
         while len(passes) < (_PASSES_BY_CHANCE if trials.lots.drawn else _PASSES):
             pair = [(_SAMPLES * len(passes) + i) % samples for i in range(_SAMPLES)]
             passes.append(trials.run(pair, seed=len(batches) + len(passes)))
-    always, ever = frozenset.intersection(*passes), frozenset.union(*passes)
+        always, ever = frozenset.intersection(*passes), frozenset.union(*passes)
+        if ever:
+            _require_reached(trials, module, names, ever, batches[0])
     if not ever:
         raise JobError(
             "InvalidModel",
@@ -111,6 +114,54 @@ def find_unused(
         )
     lacking, agree = frozenset(names) - always, always == ever
     return Evidence(lacking if agree else frozenset(), frozenset() if agree else lacking, trials.lots.drawn)
+
+
+def _require_reached(
+    trials: Trials, module: nn.Module, names: Collection[str], used: Collection[str], batch: list[int]
+) -> None:
+    """Refuse an adapter in layers whose weights the model takes without calling them, where it has no other or merging it would tell.
+
+    So do attention of timm's BEiT, EVA and Swin V2 and of transformers' WavLM, and Mamba's `dt_proj`: what is beside such a weight has no
+    part in the outputs, and folded into it would have one.
+    """
+    adapted: dict[str, Any] = {path: part for path, part in module.named_modules() if hasattr(part, "get_base_layer")}
+    own = {path: [name for name in names if _beside(name, path)] for path in adapted}
+    adapted = {path: part for path, part in adapted.items() if own[path]}
+    idle = {path: part for path, part in adapted.items() if not any(name in used for name in own[path])}
+    if not idle:
+        return
+    module.requires_grad_(False)
+    for part in idle.values():
+        weight = getattr(part.get_base_layer(), "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.is_floating_point():
+            weight.requires_grad_(True)
+    read = trials.run(batch)
+    passed = {path: part for path, part in idle.items() if f"{path}.base_layer.weight" in read}
+    if passed and (len(idle) == len(adapted) or any(map(_tells, passed.values()))):
+        there, others = (
+            {path.rpartition(".")[2] for path in paths} for paths in (passed, adapted.keys() - idle.keys())
+        )
+        instead = f", such as {', '.join(sorted(others))}" if others else ""
+        raise JobError(
+            "InvalidAdapter",
+            f"spec.adapter goes into {', '.join(sorted(there))}, layers that this model never calls, since it computes with their"
+            " weights itself: there it has no effect while it trains, and another one once it is merged. Name other layers in"
+            f" targetModules{instead}",
+        )
+
+
+def _beside(name: str, path: str) -> bool:
+    """Return whether a parameter belongs to the adapter of a layer, and is not the layer's own."""
+    return name.startswith(f"{path}.") and not name.startswith(f"{path}.base_layer.")
+
+
+@torch.no_grad()
+def _tells(part: Any) -> bool:
+    """Return whether a layer with its adapter folded in has other weights."""
+    part = copy.deepcopy(part)
+    weight = part.get_base_layer().weight.clone()
+    part.merge()
+    return not torch.allclose(part.get_base_layer().weight, weight, rtol=1e-4, atol=1e-6)
 
 
 def agree_on_unused(

@@ -63,6 +63,10 @@ _NO_TEXT = frozenset({"input_values", "input_features", "pixel_values"})
 _CHANGES_BASE = ("PiSSA", "OLoRA")
 _OF_LINEAR = (*_CHANGES_BASE, "Orthogonal")
 """What LoRA starts from in linear layers alone."""
+_OF_MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
+_REFUSED_THERE = "LORA", "ADALORA", "RANDLORA"
+_KERNELS_OWN = (".out_proj", ".dt_proj")
+"""Layers of Mamba whose weights its kernels take: PEFT refuses some methods in the first, and the second is never called."""
 _WEIGHTS = "adapter_model.safetensors"
 
 
@@ -91,6 +95,8 @@ def add_peft(
     head = frozenset(blocks[-1].parameters)
     text = hasattr(module, "config") and getattr(module, "main_input_name", None) not in _NO_TEXT
     options = _options(module, head, adapter, reach_experts=reach_experts)
+    if _leaves_out_kernels(module, adapter):
+        options["target_modules"] = [name for name in options["target_modules"] if not name.endswith(_KERNELS_OWN)]
     if targets := options.get("target_modules"):
         member, other = f"spec.adapter.{adapter.kind.member}", adapter.of(PeftSpec)
         field = f"{member}.config.target_modules" if other else f"{member}.targetModules"
@@ -119,6 +125,14 @@ def add_peft(
         wrapped.peft_config["default"].base_model_name_or_path = base
     _leave_casts_to_autocast(wrapped)
     return _divided(wrapped, before, list(blocks), adapter, whole if whole and whole_heads else ())
+
+
+def _leaves_out_kernels(module: nn.Module, adapter: AdapterSpec) -> bool:
+    """Return whether all-linear would bring PEFT to refuse a model of Mamba's kind."""
+    member, other = adapter.options, adapter.of(PeftSpec)
+    wanted = other.config.get("target_modules", [ALL_LINEAR]) if other else getattr(member, "target_modules", None)
+    kind = getattr(getattr(module, "config", None), "model_type", None)
+    return kind in _OF_MAMBA and _method(adapter) in _REFUSED_THERE and wanted == [ALL_LINEAR]
 
 
 def _require_linear(module: nn.Module, targets: Collection[str], start: str, field: str) -> None:
@@ -228,8 +242,13 @@ def _block_around(name: str, owners: dict[str, str], shared: str) -> str:
 def _config_class(adapter: AdapterSpec) -> Any:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
+    return PEFT_TYPE_TO_CONFIG_MAPPING[_method(adapter)]
+
+
+def _method(adapter: AdapterSpec) -> str:
+    """Return PEFT's name of an adapter's method."""
     other = adapter.of(PeftSpec)
-    return PEFT_TYPE_TO_CONFIG_MAPPING[other.method if other else METHODS[adapter.type]]
+    return other.method if other else METHODS[adapter.type]
 
 
 def _options(module: nn.Module, head: Collection[str], adapter: AdapterSpec, *, reach_experts: bool) -> dict[str, Any]:
