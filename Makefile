@@ -13,6 +13,8 @@ VERSION := $(shell sed -n 's/^appVersion: //p' charts/unfreeze/Chart.yaml)
 # No model hub is asked for anything, whatever a library would like to look up.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+# A laptop that sleeps for a minute while packages are installed goes on.
+export UV_COMPILE_BYTECODE_TIMEOUT := 3600
 # Tests start hundreds of processes, each of which would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -152,15 +152,16 @@ def progress_line(status: dict[str, Any]) -> str:
 
 def explain(status: dict[str, Any]) -> None:
     """Print what each phase did."""
-    phases = Table("phase", "trainable parameters", "steps", "time", "validation accuracy", title="\nPhases")
+    metric = status.get("summary", {}).get("metric", "").partition(" ")[0]
+    phases = Table("phase", "trainable parameters", "steps", "time", f"validation {metric}", title="\nPhases")
     for phase in status["phases"]:
-        metrics = phase["metrics"]
+        value = phase.get("metrics", {}).get(metric)
         phases.add_row(
             phase["name"],
             f"{phase['trainableParameters']:,}",
             str(phase["steps"]),
             f"{phase['seconds']:.0f} s",
-            f"{metrics['accuracy']:.3f}",
+            "" if value is None else f"{value:.3f}",
         )
     console.print(phases)
 

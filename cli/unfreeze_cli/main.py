@@ -28,7 +28,14 @@ def cli() -> None:
     is_flag=True,
     help="Figures of the classes too, those with the lowest F1 first, by a pod that mounts the claim of a job that has succeeded.",
 )
-@click.option("--wait", "seconds", type=click.FloatRange(1), default=120, help="Seconds that this pod may take.")
+@click.option(
+    "--wait",
+    "seconds",
+    type=click.FloatRange(1),
+    default=120,
+    help="Seconds that this pod may take.",
+    show_default=True,
+)
 def status(kubectl: Kubectl, name: str, *, classes: bool, seconds: float) -> None:
     """Show a job on one page: progress and metrics over time, phases, pods, restarts, failure."""
     from unfreeze_cli.page import figures, page
@@ -52,7 +59,9 @@ def status(kubectl: Kubectl, name: str, *, classes: bool, seconds: float) -> Non
 @click.option(
     "-o", "--output", metavar="FILE", help="Where the page is written; - prints it. Default: NAME-report.html."
 )
-@click.option("--wait", "seconds", type=click.FloatRange(1), default=120, help="Seconds that the pod may take.")
+@click.option(
+    "--wait", "seconds", type=click.FloatRange(1), default=120, help="Seconds that the pod may take.", show_default=True
+)
 def report(kubectl: Kubectl, name: str, output: str | None, seconds: float) -> None:
     """Bring the page of a job that has succeeded, by a pod that mounts its claim to read and prints the file."""
     from pathlib import Path

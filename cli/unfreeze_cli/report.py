@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from unfreeze_api.commands import whole
 from unfreeze_api.contracts.names import API_VERSION, GROUP, JOB_LABEL, KIND
 from unfreeze_cli.kubectl import Json, Kubectl
 
@@ -161,6 +162,5 @@ def _wait(kubectl: Kubectl, pod: str, seconds: float, sleep: Callable[[float], N
 
 def save(text: str, path: Path) -> None:
     """Write the page whole or not at all."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    with whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")

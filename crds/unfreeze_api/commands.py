@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import click
@@ -49,6 +51,23 @@ class Commands(click.Group):
 def missing(command: str, extra: str, error: ImportError) -> str:
     """Say which extra of the package a command lacks."""
     return f"{command} needs the {extra} extra: pip install '.[{extra}]' in Unfreeze's folder ({error})"
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a path to write at, which takes the place of a file at the end; what goes wrong leaves nothing, and its OSError names the file."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        aside.replace(path)
+    except OSError as error:
+        if error.errno and str(error.filename) in ("None", str(aside)):  # a full disk does not say whose
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def explained(error: OSError) -> str:

@@ -1,5 +1,7 @@
 """No command prints a traceback for what people, disks and installations do."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from click.testing import CliRunner
 
 from tests.crds.corpus import FOLDER
 from unfreeze_api.cli import main
-from unfreeze_api.commands import explained
+from unfreeze_api.commands import explained, whole
 
 BASE = FOLDER / "base.yaml"
 
@@ -45,6 +47,26 @@ def test_text_in_other_encodings(tmp_path):
         assert f"{file}: not UTF-8 text: " in answer.stderr, command
     file.write_bytes(b"\xef\xbb\xbf" + BASE.read_bytes())  # as Windows' editors begin a file
     assert CliRunner().invoke(main, ["validate", str(file)]).exit_code == 0
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "new" / "job.yaml"
+
+    def run_full():
+        with whole(file) as aside:
+            aside.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space") as ended:
+        run_full()
+    assert explained(ended.value) == f"{file}: No space left on device; make room there"
+    assert not [*file.parent.iterdir()]
+    for text in ("one", "another"):
+        with whole(file) as aside:
+            aside.write_text(text)
+    assert ([*file.parent.iterdir()], file.read_text()) == ([file], "another")
+    with pytest.raises(OSError, match="exists"), whole(file / "below") as aside:
+        pass
 
 
 @pytest.mark.parametrize("arguments", [["validate", str(BASE)], ["version"], ["--help"], ["validate", "--help"]])

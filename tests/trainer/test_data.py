@@ -115,6 +115,9 @@ def test_a_bad_json_line_is_named(tmp_path: Path) -> None:
     assert "line 2 is no JSON object" in table_error(path)
     path.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": 3}\n')
     assert "line 2, column 'label' is 3" in table_error(path)
+    path.write_text('{"version": "1", "data": [{"text": "a", "label": "x"}]}')
+    assert "'version', 'data'; name" in table_error(path)
+    assert table_error(path).endswith("'data' is a list of objects: if these are the rows, save that list alone")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +153,9 @@ def test_a_volume_that_fails_is_not_blamed_on_the_file(tmp_path: Path, monkeypat
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "no such file" in table_error(tmp_path / "missing.csv")
     assert str(tmp_path / "missing.csv") in table_error(tmp_path / "missing.csv")
+    assert f"no such file: {tmp_path / 'pictures'}" in table_error(tmp_path / "pictures")
+    (tmp_path / "t.zip").touch()
+    assert table_error(tmp_path / "t.zip").endswith("not .zip; unpack it")
     (tmp_path / "t.xlsx").write_text("")
     assert ".csv, .tsv, .jsonl, .ndjson, .json, .parquet, .arrow, .feather, .tar, not .xlsx" in table_error(
         tmp_path / "t.xlsx"

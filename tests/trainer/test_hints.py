@@ -135,6 +135,16 @@ def test_a_cell_that_is_no_path_is_told(tmp_path, cell, said):
         read_images(dataset, "t.csv")
 
 
+def test_paths_to_one_picture_are_one(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "t.csv").write_text("image,label\n./a.png,a\na.png,b\nx/..//b.png,a\n.//b.png,b\n")
+    (tmp_path / "x").mkdir()
+    dataset = Dataset(source="t.csv", path=str(tmp_path / "t.csv"), columns=Columns())
+    found = read_images(dataset, "t.csv", checked=0).inputs.to_pylist()
+    assert found == [f"{tmp_path}/{name}" for name in ("a.png", "a.png", "x/../b.png", "b.png")]
+
+
 def test_the_one_folder_around_those_of_the_labels_is_told(tmp_path):
     """As archives are unpacked; asked without labels its pictures are read."""
     for label in ("cat", "dog"):

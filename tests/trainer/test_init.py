@@ -243,6 +243,7 @@ def test_a_job_file_validates_and_names_what_it_took(here):
     done = ask("init", "train.csv")
     assert done.exit_code == 0, done.stderr
     assert f"{here / 'models' / 'bert'} was taken as the model" in done.stdout
+    assert done.stdout.endswith("job.yaml is written. Next: unfreeze run job.yaml\n")
     spec = job(here / "job.yaml")
     assert spec["model"]["source"] == f"file://{here}/models/bert"
     assert spec["data"]["test"]["source"] == f"file://{here}/test.csv"

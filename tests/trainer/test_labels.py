@@ -12,12 +12,14 @@ from pyarrow import parquet
 
 from tests.trainer.jobs import audio_folder, make_job
 from unfreeze_api.tasks.labels import LabelOptions
+from unfreeze_trainer.commands.asked_data import labelled_data
 from unfreeze_trainer.data.audio import read_audio
 from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.samples import read_splits, read_texts, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.objectives.multi_label import MultiLabel
 from unfreeze_trainer.objectives.targets.label_sets import LabelSets
+from unfreeze_trainer.runs.recipe import as_begun
 
 SETS = [["red", "blue"], [], ["blue"], ["green", "red"]] * 3
 WANTED = [[0, 2], [], [0], [1, 2]] * 3
@@ -55,6 +57,33 @@ def test_lists_and_texts_with_a_separator_are_the_same_labels(form, tmp_path):
         found |= {int(row): ids[ids >= 0].tolist() for row, ids in zip(split.rows, split.targets.values, strict=True)}
     assert [found[row] for row in range(len(SETS))] == WANTED
     assert sum(len(split) for split in splits.values()) == len(SETS)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_numbers_of_labels_have_the_names_that_their_file_says(several, tmp_path):
+    """As `datasets` writes them; held-out data that say nothing have those of the training data, and what has begun has its numbers."""
+    names = {"names": ["bad", "good"], "_type": "ClassLabel"}
+    said = {"info": {"features": {"label": {"feature": names, "_type": "List"} if several else names}}}
+    labels = [[n % 2] for n in range(12)] if several else [n % 2 for n in range(12)]
+    table = pa.table({"text": [f"text {n}" for n in range(12)], "label": labels})
+    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(said)}), tmp_path / "t.parquet")
+    (tmp_path / "v.csv").write_text("text,label\na,1\nb,0\n")
+    data = {"validation": {"source": f"file://{tmp_path}/v.csv", "fraction": None}}
+    options = {"textClassification": {"labels": "Multi"}} if several else {}
+    job = make_job("/nowhere", tmp_path / "t.parquet", task={"type": "TextClassification", **options}, data=data)
+
+    def found(job):
+        kind = target_kind(job)
+        learned, splits = read_splits(job, partial(read_texts, kind=kind), kind)
+        return learned.labels, [len(split) for split in splits.values()]
+
+    assert found(job) == (["bad", "good"], [12, 2])
+    earlier = job.model_copy(update={"semantics": job.semantics.model_copy(update={"labels": "Numbered"})})
+    assert found(as_begun(earlier)) == (["0", "1"], [12, 2])
+    for outputs in (["bad", "good"], ["0", "1"]):  # a model of either kind is asked about such data
+        described = SimpleNamespace(outputs=outputs, scale=None)
+        finished = SimpleNamespace(described=described, folder="model")
+        assert len(labelled_data(job, finished, SimpleNamespace(needs_model=False))[1]) == 12
 
 
 @pytest.mark.parametrize("cell", ['["a", "b"]', "['a']", "[]", "[1, 2]", " [3] "])

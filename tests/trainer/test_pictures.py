@@ -435,6 +435,8 @@ def test_labels_that_are_called_like_splits_are_labels(tmp_path):
 def test_what_is_left_out_is_counted_aloud(tmp_path, caplog):
     image_folder(tmp_path)
     (tmp_path / ".cache").mkdir()
+    (tmp_path / "__MACOSX" / "red").mkdir(parents=True)  # as archives that a Mac wrote are unpacked elsewhere
+    (tmp_path / "__MACOSX" / "red" / "._0.png").touch()
     (tmp_path / "red" / ".thumbnails").mkdir()
     (tmp_path / "red" / ".thumbnails" / "0.png").write_bytes(RED)
     (tmp_path / "red" / "more").symlink_to("../blue")
@@ -442,7 +444,7 @@ def test_what_is_left_out_is_counted_aloud(tmp_path, caplog):
         (tmp_path / name).write_text("")
     assert len(source_of(images_job(tmp_path)).targets) == 12
     assert (
-        "left out: 2 files of .heic, 1 files of .txt, 1 files of no suffix, 2 hidden folders, 1 links to folders"
+        "left out: 2 files of .heic, 1 files of .txt, 1 files of no suffix, 3 hidden folders, 1 links to folders"
         in caplog.text
     )
     assert "1 files beside the labels' folders" in caplog.text

@@ -59,6 +59,7 @@ def test_a_job_that_has_its_recipe_already_may_be_opened_again(half):
     rewrite(half, of_an_earlier_version)
     start = open_recipe(job_in(half))
     assert start.job.semantics.pictures == "AsConverted"
+    assert start.job.data.train.label_names == {}, "numbers of labels stay numbers"
     assert open_recipe(start.job) == start
 
 

@@ -97,19 +97,36 @@ def test_quotes_that_close_draw_no_alarm_and_rows_are_never_lost(tmp_path_factor
     assert broken_quote(str(file), lost) == Broken(lost + 1, lost + 2)
 
 
-def test_quotes_within_quotes_cost_no_rows(tmp_path):
+def test_quotes_within_quotes_cost_no_rows_and_are_told(tmp_path, caplog):
     file = tmp_path / "said.csv"
-    file.write_text('text,label\n"She said "well" and left",x\n"two\nlines",y\n"a "b" c",x\n')
-    assert read_table(str(file), ["label"], "w")["label"].to_pylist() == ["x", "y", "x"]
+    file.write_text('text,label\n"two\nlines",y\n"She said "well" and left",x\n"a "b" c",x\n')
+    assert read_table(str(file), ["label"], "w")["label"].to_pylist() == ["y", "x", "x"]
+    assert "w: row 2, on line 4, has a cell that begins with a quote, and goes on" in caplog.text
+    file = tmp_path / "said.tsv"
+    file.write_text('text\tlabel\n"Well" she said\tx\n')
+    read_table(str(file), ["label"], "w")
+    assert "w: row 1, on line 2, has a cell that begins with a quote, and goes on" in caplog.text
+    file = tmp_path / "said.csv"
     file.write_text(file.read_text() + '"lost,y\nc,x\n')
     with pytest.raises(JobError, match="row 4, on line 6,"):
         read_table(str(file), ["label"], "w")
 
 
-def test_quotes_in_the_middle_are_text(tmp_path):
+def test_quotes_behind_a_backslash_are_told(tmp_path):
+    (tmp_path / "spark.csv").write_text('text,label\n"He said \\"a, b\\" to me",x\n')
+    with pytest.raises(
+        JobError, match=r"row 1 has 3 cells, .* Quotes in them are written twice, and not behind a backslash"
+    ):
+        read_table(str(tmp_path / "spark.csv"), ["text"], "w")
+
+
+def test_quotes_in_the_middle_are_text(tmp_path, caplog):
     file = tmp_path / "pipes.csv"
     file.write_text('text,label\n5" pipe,x\n6" pipe,y\n7" pipe,x\n')
     assert read_table(str(file), ["text"], "w")["text"].to_pylist() == ['5" pipe', '6" pipe', '7" pipe']
+    file.write_text('text,label\n"5"" pipe",x\n"""a"" b",y\n')
+    assert read_table(str(file), ["text"], "w")["text"].to_pylist() == ['5" pipe', '"a" b']
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

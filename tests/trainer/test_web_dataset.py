@@ -130,8 +130,14 @@ def test_archives_that_are_cut_off_compressed_or_none(tmp_path):
     with pytest.raises(JobError, match="the archive is no tar file"):
         read_table(str(tmp_path / "s.tar"), ["text"], WHERE)
     write(tmp_path / "s.tar", GOOD)
-    with pytest.raises(JobError, match="no column 'caption'"):
-        read_table(str(tmp_path / "s.tar"), ["caption"], WHERE)
+    for columns in (["caption"], ["text", "caption"]):
+        with pytest.raises(JobError, match="no column 'caption'"):
+            read_table(str(tmp_path / "s.tar"), columns, WHERE)
+    write(tmp_path / "s.tar", [("cat/0.png", png("red")), ("dog/0.png", png("blue"))])
+    with pytest.raises(
+        JobError, match=r"cat/0 is a file alone, with nothing for the column 'label'.* Unpack an archive"
+    ):
+        read_table(str(tmp_path / "s.tar"), ["image", "label"], WHERE)
     (tmp_path / "s.tar.gz").write_bytes(b"\x1f\x8b")
     with pytest.raises(JobError, match=r"unpack it to a \.tar"):
         read_table(str(tmp_path / "s.tar.gz"), ["text"], WHERE)

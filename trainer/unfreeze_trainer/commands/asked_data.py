@@ -11,6 +11,7 @@ import numpy as np
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.commands.finished import Finished
 from unfreeze_trainer.commands.look import reader_of
+from unfreeze_trainer.data.label_names import names_of
 from unfreeze_trainer.data.samples import DataSource, Split, read_targets, target_kind
 from unfreeze_trainer.data.unlabelled import unlabelled
 from unfreeze_trainer.data.unread import Unread
@@ -29,8 +30,11 @@ def labelled_data(job: ResolvedJob, finished: Finished, modality: Modality) -> t
     """Return data with what is right of each sample; the modality reads them where that needs the model."""
     kind, skip = target_kind(job), job.data.on_error == "Skip"
     read = modality.read if modality.needs_model else partial(reader_of(job), skip=skip)
-    source = read(job.data.train, _where(job))
-    learned = _learned(job, finished)
+    learned, data = _learned(job, finished), job.data.train
+    named = {name for column in kind.columns(data.columns) for name in names_of(data).get(column, ())}
+    if named and named.isdisjoint(learned.labels):
+        data = data.model_copy(update={"label_names": {}})  # it has learned their numbers
+    source = read(data, _where(job))
     if skip:
         source = _without(source, learned.strange(read_targets(source, kind)), learned)
     targets = learned.encode(read_targets(source, kind), source.where, source.numbers)

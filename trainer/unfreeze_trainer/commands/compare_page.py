@@ -5,11 +5,11 @@ Everything that comes from data or from names of files is escaped by the templat
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from unfreeze_api.commands import whole
 from unfreeze_trainer.commands.compare import Run, lower_is_better, shown, shown_metrics
 from unfreeze_trainer.exports.page import styled, templates_of
 
@@ -30,13 +30,8 @@ def write_page(file: Path, runs: Sequence[Run], doubts: Sequence[str], split: Li
     split
         That decides.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
+    with whole(file) as aside:
         aside.write_text(page(runs, doubts, split), encoding="utf-8")
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def page(runs: Sequence[Run], doubts: Sequence[str], split: Literal["test", "validation"]) -> str:

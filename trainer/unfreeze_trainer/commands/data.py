@@ -102,7 +102,7 @@ def data(
             counter = token_counter(tokenizer) if tokenizer else None
         with logged() as messages:
             found = survey(job, count_tokens=counter, files=files, decided=decided)
-        found = found.model_copy(update={"warnings": [*found.warnings, *messages]})
+        found = found.model_copy(update={"warnings": [*dict.fromkeys([*found.warnings, *messages])]})
     if kind == "json":
         click.echo(found.to_json(indent=2))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from unfreeze_api.claims import claim_options
+from unfreeze_api.commands import whole
 from unfreeze_trainer.commands.data import column_option, named
 from unfreeze_trainer.commands.local import judged, open_job
 from unfreeze_trainer.commands.predict import BATCH_SIZE
@@ -160,24 +160,20 @@ def _write(found: Extracted, output: Path, layer: str | None, batch_size: int, *
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.{os.getpid()}.part")
     writer = None
-    try:
-        for columns in _counted(found, found.columns(layer, batch_size, inputs=inputs)):
-            table = pa.table(columns)
+    with whole(output) as aside:
+        try:
+            for columns in _counted(found, found.columns(layer, batch_size, inputs=inputs)):
+                table = pa.table(columns)
+                if writer is None:
+                    encoded = [name for name in table.schema.names if name not in ("features", "row")]
+                    writer = pq.ParquetWriter(aside, table.schema, compression="zstd", use_dictionary=encoded)
+                writer.write_table(table.cast(writer.schema), row_group_size=max(1, len(table)))
             if writer is None:
-                encoded = [name for name in table.schema.names if name not in ("features", "row")]
-                writer = pq.ParquetWriter(aside, table.schema, compression="zstd", use_dictionary=encoded)
-            writer.write_table(table.cast(writer.schema), row_group_size=max(1, len(table)))
-        if writer is None:
-            raise JobError("InvalidData", "there is no row that can be read")
-        writer.close()
-        aside.replace(output)
-    finally:
-        if writer is not None:
-            writer.close()
-        aside.unlink(missing_ok=True)
+                raise JobError("InvalidData", "there is no row that can be read")
+        finally:
+            if writer is not None:
+                writer.close()
 
 
 def _counted(found: Extracted, parts: Iterator[dict[str, pa.Array]]) -> Iterator[dict[str, pa.Array]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unfreeze_api.commands import whole
 from unfreeze_trainer.commands.data import DataPath, column_option, named, task_option
 from unfreeze_trainer.commands.local import judged
 
@@ -65,12 +66,15 @@ def init(
             raise click.ClickException(f"{found.problem}. No job is written: {path} would end it")
         text = _text(choose(drafted, found, model=folder, towers=towers, output=output), output)
         warnings = _warnings(drafted, found, text)
-        _write(output, text, force=force)
+        with whole(output) as aside:
+            aside.write_text(text, encoding="utf-8")
     for line in (*drafted.said, *said):
         click.echo(line)
-    for warning in (*warnings, *messages):
+    for warning in dict.fromkeys((*warnings, *messages)):
         click.echo(f"Warning: {warning}", err=True)
-    click.echo(f"{output} is written. Next: unfreeze run {shlex.quote(str(output))}")
+    missing = any(tower is None for _, tower in towers) if towers else folder is None
+    first = "write its model's place into it, then " if missing else ""
+    click.echo(f"{output} is written. Next: {first}unfreeze run {shlex.quote(str(output))}")
 
 
 def _bases(
@@ -200,10 +204,3 @@ def _text(chosen: Chosen, output: Path) -> str:
     if causes := validate(yaml.safe_load(text)):
         raise click.ClickException(f"no job can be written into {output}: {'; '.join(map(str, causes))}")
     return text
-
-
-def _write(output: Path, text: str, *, force: bool) -> None:
-    """Write a file whole; without `force` none that is there."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w" if force else "x", encoding="utf-8") as file:
-        file.write(text)

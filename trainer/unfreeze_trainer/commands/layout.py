@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from unfreeze_trainer.data.clips import SUFFIXES as CLIP_SUFFIXES
+from unfreeze_trainer.data.files import is_hidden
 from unfreeze_trainer.data.partitions import is_partitioned
 from unfreeze_trainer.data.pictures import FORMATS as PICTURE_SUFFIXES
 from unfreeze_trainer.data.shards import is_pattern, shards
 from unfreeze_trainer.data.split_names import SPLIT_WORDS, Split, split_of, without_split
-from unfreeze_trainer.data.suffixes import TABLES, is_table, lies_as_table, stem, suffixes
+from unfreeze_trainer.data.suffixes import TABLES, is_table, lies_as_table, no_table, stem, suffixes
 from unfreeze_trainer.errors import JobError, some_of
 
 Kind = Literal["Table", "Image", "Audio"]
@@ -56,7 +57,7 @@ def find_layout(path: Path) -> Layout:
         raise JobError("InvalidData", f"{path}: no such file or folder")
     if path.is_file():
         return _of_file(path)
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry.name))
     files = (entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
     tables = sorted(entry for entry in files if lies_as_table(entry))
     if tables:
@@ -77,10 +78,7 @@ def find_layout(path: Path) -> Layout:
 def _of_file(path: Path) -> Layout:
     """Return a table, with those beside it that are called alike but for the split."""
     if not is_table(path):
-        raise JobError(
-            "InvalidData",
-            f"{path}: files end in {', '.join(TABLES)}, not {suffixes(path)[0] or 'nothing'}; convert it, or rename it if it is one of these",
-        )
+        raise JobError("InvalidData", f"{path}: {no_table(path)}")
     if split_of(stem(path)) != "train":
         return Layout("Table", path)
     found: dict[Split, Path] = {}

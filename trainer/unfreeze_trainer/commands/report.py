@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from unfreeze_api.commands import explained
+from unfreeze_api.commands import explained, whole
 
 
 @click.command()
@@ -38,9 +37,8 @@ def report(run: Path, output: Path | None) -> None:
         )
     path = output or run / FILE
     try:
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_text(page(run, found), encoding="utf-8")
-        aside.replace(path)
+        with whole(path) as aside:
+            aside.write_text(page(run, found), encoding="utf-8")
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {explained(error)}") from None
+        raise click.ClickException(f"the page cannot be written: {explained(error)}") from None
     click.echo(str(path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import click
 
+from unfreeze_api.commands import whole
 from unfreeze_trainer.exports.predictions import About, PredictionsWriter
 
 if TYPE_CHECKING:
@@ -101,9 +101,7 @@ def opened(output: Path | None, kind: str, about: About | None, *, force: bool) 
         return
     if output.exists() and not force:
         raise click.ClickException(f"{output} is there already: --force overwrites it, --output names another file")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
+    with whole(output) as aside:
         if kind == "parquet":
             assert about is not None
             with PredictionsWriter(aside, about) as writer:
@@ -111,6 +109,3 @@ def opened(output: Path | None, kind: str, about: About | None, *, force: bool) 
         else:
             with aside.open("w", encoding="utf-8", newline="") as file:
                 yield _Csv(file) if kind == "csv" else _JsonLines(file)
-        aside.replace(output)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -20,7 +20,6 @@ from unfreeze_trainer.data.suffixes import BY_COLUMNS, JSON, suffixes
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.data.web_dataset import column_names, holds_media, read_reference, read_web_dataset
-from unfreeze_trainer.objectives.targets.tags import OUTSIDE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -226,7 +225,7 @@ def _by_columns(path: str, where: str, rows: int | None) -> Cells:
     read = read_parquet if suffixes(path)[0] == ".parquet" else read_arrow
     parts = _until(read(path, whole or files[:1], where, Unread(where, skip=True), head=False), rows)
     if whole:
-        table = _with_tags(pa.concat_tables(parts), names_in_file(Path(path)))
+        table = named(pa.concat_tables(parts), names_in_file(Path(path)), whole)
         total = table.num_rows
     else:
         total = sum(part.num_rows for part in parts)
@@ -236,11 +235,6 @@ def _by_columns(path: str, where: str, rows: int | None) -> Cells:
         except pa.ArrowException:  # lists and structs
             texts[name] = pa.chunked_array([pa.array(map(_text, _plain(table[name])), pa.large_string())])
     return Cells(texts, contents, np.arange(total), total, repeated)
-
-
-def _with_tags(table: pa.Table, names: Mapping[str, Sequence[str]]) -> pa.Table:
-    """Return a table with tags of words in place of their numbers, as the training reads them; other numbers stay."""
-    return named(table, {name: own for name, own in names.items() if OUTSIDE in own}, table.column_names)
 
 
 def _plain(column: pa.ChunkedArray) -> Iterator[Any]:

@@ -8,13 +8,17 @@ from unfreeze_api.apiserver.likely import likeliest
 from unfreeze_trainer.errors import JobError, quoted
 
 
-def check_columns(columns: Sequence[str], present: Sequence[str], where: str, *, first_row: bool = False) -> None:
+def check_columns(
+    columns: Sequence[str], present: Sequence[str], where: str, *, first_row: bool = False, more: str = ""
+) -> None:
     """Raise JobError when a column is missing, with those that exist and the likeliest one meant, or stands there twice.
 
     Parameters
     ----------
     first_row
         Whether the names are a file's first row, which is one of data where the header was left out.
+    more
+        What else is said of a missing one.
     """
     for column in columns:
         if present.count(column) > 1:
@@ -29,5 +33,5 @@ def check_columns(columns: Sequence[str], present: Sequence[str], where: str, *,
             raise JobError(
                 "InvalidData",
                 f"{where}: no column {column!r}{hint} The columns are {quoted(names) if first_row else names}; name the right one in"
-                " spec.data.<part>.columns",
+                f" spec.data.<part>.columns{more}",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -17,10 +18,13 @@ from unfreeze_trainer.errors import JobError, quoted
 if TYPE_CHECKING:
     import pyarrow as pa
 
+log = logging.getLogger(__name__)
+
 SEPARATED = {".csv": ",", ".tsv": "\t"}
 _NAMES = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 MAX_COLUMNS = 1 << 14
 """Of a file, as in a spreadsheet: Arrow takes 8 KB for each."""
+_TWICE = 'Write quotes that belong to the text twice, in a quoted cell: "He said ""no"" to me"'
 _MAX_HEADER = 1 << 20
 """Bytes of a first line, as many as of any row."""
 
@@ -109,10 +113,12 @@ class _BadRows:
 
 
 def _wrong_cells(row: Any, where: str, separator: str) -> JobError:
+    behind = ". Quotes in them are written twice, and not behind a backslash: in Spark by option('escape', '\"')"
+    more = behind if '\\"' in row.text else ""
     return JobError(
         "InvalidData",
         f"{where}: row {row.number - 1} has {row.actual_columns} cells, the header"
-        f" {row.expected_columns}: {quoted(repr(row.text[:120]))}; quote cells that hold {_NAMES[separator]}",
+        f" {row.expected_columns}: {quoted(repr(row.text[:120]))}; quote cells that hold {_NAMES[separator]}{more}",
     )
 
 
@@ -140,9 +146,19 @@ def _content(path: str, where: str, stack: ExitStack) -> Any:
 
 
 def require_closed_quotes(path: str, rows: int, where: str) -> None:
-    """Raise JobError InvalidData where a quote swallows the rows after it; so many were read, without the header."""
+    """Raise JobError InvalidData where a quote swallows the rows after it; so many were read, without the header.
+
+    Of one that swallows none, but is no part of its text any more, the log has a warning.
+    """
     if broken := broken_quote(path, rows, SEPARATED[suffixes(path)[0]], where):
         place = f"{where}: {f'row {broken.row}' if broken.row else 'the header'}, on line {broken.line},"
+        if not broken.lost:
+            log.warning(
+                "%s has a cell that begins with a quote, and goes on where that is closed: quotes are lost there. %s",
+                place,
+                _TWICE,
+            )
+            return
         if broken.too_long:
             raise JobError(
                 "InvalidData",

@@ -171,14 +171,18 @@ def cells_of(kind: FileKind, cells: pa.ChunkedArray, column: str, where: str) ->
 
 
 def located(kind: FileKind, source: DataSource, folder: Path, *, skip: bool) -> DataSource:
-    """Return a source whose paths are relative to a folder with whole ones, of files that are there unless skipped."""
+    """Return a source whose paths are relative to a folder with whole ones, of files that are there unless skipped.
+
+    `./a.png` and `a.png` are the same one.
+    """
     import pyarrow as pa
 
     closed, paths = Closed(folder, source.where, "InvalidData"), []
     for row, name in enumerate(source.inputs.to_pylist()):
         cell = f"row {source.number(row)}, column {kind.column_of(source.dataset.columns)!r}: "
         try:
-            paths.append(closed.place(name, prefix=cell) if skip else closed.path(name, prefix=cell))
+            path = closed.place(name, prefix=cell) if skip else closed.path(name, prefix=cell)
+            paths.append(str(Path(path)) if "/." in path or "//" in path else path)
         except (OSError, ValueError) as error:  # a name that no file system takes
             raise JobError("InvalidData", f"{source.where}: {cell}{_no_such(kind, folder, name)}") from error
     looked = paths[:: max(1, len(paths) // _LOOKED)] if skip else []
@@ -250,8 +254,8 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
     paths, labels, left_out = [], [], Counter[str]()
     closed = Closed(root, where, "InvalidData")
     entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    left_out["hidden"] = sum(entry.is_dir() and entry.name.startswith(".") for entry in entries)
+    folders = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
+    left_out["hidden"] = sum(entry.is_dir() and is_hidden(entry.name) for entry in entries)
     _refuse_splits(kind, root, folders, where)
     for label in folders:
         _require_text(str(root / label), root, where)
@@ -283,6 +287,11 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
     return paths, labels
 
 
+def is_hidden(folder: str) -> bool:
+    """Return whether a folder is hidden, or is one that a Mac writes into archives, with hidden files alone."""
+    return folder.startswith(".") or folder == "__MACOSX"
+
+
 def _require_text(path: str, root: Path, where: str) -> None:
     """Raise JobError for a name that is no text: labels and paths are kept as UTF-8."""
     if not path.isascii():
@@ -298,7 +307,7 @@ def _files_below(folder: Path | str, left_out: Counter[str]) -> Iterator[os.DirE
     for entry in os.scandir(folder):
         if not entry.is_dir():
             yield entry
-        elif entry.name.startswith("."):
+        elif is_hidden(entry.name):
             left_out["hidden"] += 1
         elif entry.is_symlink():
             left_out["linked"] += 1

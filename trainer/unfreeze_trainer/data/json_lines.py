@@ -71,7 +71,7 @@ def json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: 
     if name not in record and cells != "Optional":
         if said := of_coco(record):
             raise JobError("InvalidData", f"{where}: {said}")
-        check_columns([name], list(record), where)
+        check_columns([name], list(record), where, more=_rows_within(record) if where.endswith(": line 1") else "")
     value = record.get(name)
     if value is None:
         return None
@@ -127,6 +127,13 @@ def of_coco(names: Collection[str]) -> str:
         ' DataFrame(annotations).merge(DataFrame(images), left_on="image_id", right_on="id").to_json(PATH, orient="records",'
         " lines=True): name the columns file_name and caption"
     )
+
+
+def _rows_within(record: Mapping[str, Any]) -> str:
+    """Return what to do where the rows are in a list of the one object that a file holds; else nothing."""
+    lists = (name for name, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict))
+    name = next(lists, "")
+    return f". {name!r} is a list of objects: if these are the rows, save that list alone" if name else ""
 
 
 _FLOAT_BITS = 1023

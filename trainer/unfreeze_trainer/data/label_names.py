@@ -34,15 +34,20 @@ def names_in_file(file: Path) -> dict[str, list[str]]:
         return {}  # whoever reads the file says what is wrong with it
 
 
-def as_its_files_say(dataset: Dataset, where: str) -> Dataset:
-    """Return a data set with the names of its numbers that its first file has, where nothing else has told some."""
+def names_of(dataset: Dataset) -> Mapping[str, Sequence[str]]:
+    """Return what the numbers of a table's columns stand for: as somebody has told, else as its first file says."""
     if dataset.label_names is not None:
-        return dataset
+        return dataset.label_names
     try:
-        files = shards(dataset.path, where)
+        return names_in_file(Path(shards(dataset.path, "")[0]))
     except JobError:  # whoever reads it says so
-        return dataset
-    return dataset.model_copy(update={"label_names": names_in_file(Path(files[0])) or None})
+        return {}
+
+
+def named_alike(dataset: Dataset, train: Dataset) -> Dataset:
+    """Return held-out data, of which nothing tells what numbers stand for, with the names of the training data's."""
+    names = {} if names_of(dataset) else names_of(train)
+    return dataset.model_copy(update={"label_names": dict(names)}) if names else dataset
 
 
 def with_names(table: pa.Table, dataset: Dataset, columns: Sequence[str]) -> pa.Table:
@@ -50,7 +55,7 @@ def with_names(table: pa.Table, dataset: Dataset, columns: Sequence[str]) -> pa.
 
     `datasets` writes -1 where a sample has no label.
     """
-    return named(table, dataset.label_names or {}, columns)
+    return named(table, names_of(dataset), columns)
 
 
 def named(table: pa.Table, known: Mapping[str, Sequence[str]], columns: Sequence[str]) -> pa.Table:

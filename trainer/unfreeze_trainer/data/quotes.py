@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 
 from unfreeze_trainer.data.packed import open_bytes
@@ -23,14 +24,15 @@ class Broken:
     """On which it begins, from 1."""
     too_long: bool = False
     """Whether it has more than MAX_ROW characters, so that nobody looked where, or whether, its quote closes."""
+    lost: bool = True
+    """Whether rows are lost: not where the cell goes on behind its quote and ends on the same line."""
 
 
 def broken_quote(path: str, rows: int, separator: str = ",", where: str = "") -> Broken | None:
-    """Return the row where a cell begins that a quote opens and does not close right, None where all do.
+    """Return the row where a cell begins that a quote opens and does not close right, None where all do; first one that costs rows.
 
-    Python's csv module, in its strict mode, says so; it is asked only where quotes do not come in pairs, or where there
-    are more lines than rows. A quote that goes astray within one line costs no rows. No more than MAX_ROW characters are
-    held.
+    Python's csv module, in its strict mode, says so; it is asked only where quotes do not come in pairs, where there
+    are more lines than rows, or where a quote has text on both sides. No more than MAX_ROW characters are held.
 
     Parameters
     ----------
@@ -41,9 +43,10 @@ def broken_quote(path: str, rows: int, separator: str = ",", where: str = "") ->
     where
         What messages about compressed files start with.
     """
-    quotes, lines = _count(path, where)
-    if not quotes or (quotes % 2 == 0 and lines <= rows + 1):
+    quotes, lines, astray = _count(path, where, separator)
+    if not quotes or (quotes % 2 == 0 and lines <= rows + 1 and not astray):
         return None
+    within: Broken | None = None
     csv.field_size_limit(max(MAX_ROW, csv.field_size_limit()))  # it is the whole process's
     number, line = 0, 1
     with io.TextIOWrapper(open_bytes(path, where), encoding="utf-8-sig", errors="replace", newline="") as file:
@@ -60,9 +63,10 @@ def broken_quote(path: str, rows: int, separator: str = ",", where: str = "") ->
                 if before + reader.line_num > line or "end of data" in str(error):
                     return Broken(number, line)
                 # text in quotes within a quoted cell, on one line: no row is lost
+                within = within or Broken(number, line, lost=False)
                 number, line, given.held = number + 1, line + 1, 0
             else:
-                return None
+                return within
 
 
 def header_cells(path: str, separator: str, where: str) -> int:
@@ -106,10 +110,14 @@ class _Lines:
         return line
 
 
-def _count(path: str, where: str) -> tuple[int, int]:
-    """Return how many quotes and lines there are in a file."""
-    quotes, lines, last = 0, 0, b""
+def _count(path: str, where: str, separator: str) -> tuple[int, int, bool]:
+    """Return how many quotes and lines there are in a file, and whether a quote has text on both sides."""
+    text = rb'[^\n\r"%b]' % separator.encode()
+    astray = re.compile(rb'"(?<=%b")(?=%b)' % (text, text))
+    quotes, lines, last, found = 0, 0, b"", False
     with open_bytes(path, where) as file:
         while chunk := file.read(_CHUNK):
-            quotes, lines, last = quotes + chunk.count(b'"'), lines + chunk.count(b"\n"), chunk
-    return quotes, lines + (not last.endswith(b"\n"))
+            quotes, lines = quotes + chunk.count(b'"'), lines + chunk.count(b"\n")
+            found = found or astray.search(last[-2:] + chunk) is not None
+            last = chunk
+    return quotes, lines + (not last.endswith(b"\n")), found

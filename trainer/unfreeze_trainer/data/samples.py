@@ -16,7 +16,7 @@ from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.data.few import few, most
 from unfreeze_trainer.data.held_out import hold_out, hold_out_whole
-from unfreeze_trainer.data.label_names import with_names
+from unfreeze_trainer.data.label_names import named_alike, with_names
 from unfreeze_trainer.data.shards import is_table_folder, shards
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
@@ -237,7 +237,7 @@ def read_splits(
     learned.fit(splits["train"].targets, train.where)
     for name, part in held_out.items():
         if part.dataset:
-            source = read(part.dataset, source_name(name, part.dataset))
+            source = read(named_alike(part.dataset, job.data.train), source_name(name, part.dataset))
             known = learned.encode(read_targets(source, kind), source.where, source.numbers)
             splits[name] = Split(source, np.arange(len(known)), known)
         elif not len(splits[name]):

@@ -15,6 +15,8 @@ TABLES = (".csv", ".tsv", *JSON, *BY_COLUMNS, ".tar")
 """Suffixes of tables."""
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Suffixes of compressed files."""
+_ARCHIVES = (".7z", ".rar", ".tgz", ".zip")
+"""Suffixes of what holds other files, and is read by no reader."""
 
 _PART = re.compile(r"part[-.]\d")
 
@@ -35,6 +37,13 @@ def stem(path: str | Path) -> str:
 def is_table(path: str | Path) -> bool:
     """Return whether a file is called like a table."""
     return suffixes(path)[0] in TABLES
+
+
+def no_table(path: str | Path) -> str:
+    """Return what a message says of a file that is not called like a table, behind its name."""
+    suffix = suffixes(path)[0]
+    way = "unpack it" if suffix in _ARCHIVES else "convert it, or rename it if it is one of these"
+    return f"files end in {', '.join(TABLES)}, not {suffix or 'nothing'}; {way}"
 
 
 def lies_as_table(path: str | Path) -> bool:

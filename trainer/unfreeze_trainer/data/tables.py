@@ -21,7 +21,7 @@ from unfreeze_trainer.data.kept import Kept
 from unfreeze_trainer.data.packed import packed_as
 from unfreeze_trainer.data.partitions import name_below, values_of, with_values
 from unfreeze_trainer.data.shards import is_several, shards
-from unfreeze_trainer.data.suffixes import BY_COLUMNS, JSON, TABLES, suffixes
+from unfreeze_trainer.data.suffixes import BY_COLUMNS, JSON, no_table, suffixes
 from unfreeze_trainer.data.unread import Unread, UnreadOfShard
 from unfreeze_trainer.data.web_dataset import read_web_dataset
 from unfreeze_trainer.errors import JobError, is_passing, quoted
@@ -100,16 +100,13 @@ def _read_file(
 ) -> Iterator[pa.Table]:
     """Read some columns of one file, part by part."""
     suffix, packed = suffixes(path)
-    reader = _READERS.get(suffix)
-    if reader is None:
-        raise JobError(
-            "InvalidData",
-            f"{where}: files end in {', '.join(TABLES)}, not {suffix or 'nothing'}; convert it, or rename it if it is one of these",
-        )
     import pyarrow as pa
 
     try:
         _require_file(Path(path), where)
+        reader = _READERS.get(suffix)
+        if reader is None:
+            raise JobError("InvalidData", f"{where}: {no_table(path)}")
         _require_packing(path, suffix, packed, where)
         if suffix in (*SEPARATED, *JSON):
             require_no_utf16(path, where)

@@ -84,7 +84,7 @@ def read_web_dataset(
                 values = row_of(sample)
             except JobError as error:
                 if number == 1 and isinstance(error, _LacksError):
-                    check_columns(wanted, _names(sample, file, where), where)
+                    _check_first(sample, wanted, file, where)
                 unread.add([number - 1], error)
             else:
                 for name, value in zip(wanted, values, strict=True):
@@ -99,6 +99,18 @@ def read_web_dataset(
     yield _table(cells)
     if not number:
         raise JobError("InvalidData", f"{where}: the archive has no members, and so no samples")
+
+
+def _check_first(sample: _Sample, wanted: Sequence[str], file: Any, where: str) -> None:
+    """Raise JobError where a shard's first sample lacks a column: the others will, too."""
+    lacking = [column for column in wanted if not _end_of(sample, column, where)]
+    if len(sample.members) == 1 and all(map(holds_media, sample.members)):
+        raise JobError(
+            "InvalidData",
+            f"{where}: sample {quoted(sample.key)} is a file alone, with nothing for the column {lacking[0]!r}: in a WebDataset 7.jpg"
+            " and 7.cls stand side by side. Unpack an archive of folders or of files beside a table, and name what was in it",
+        )
+    check_columns(lacking, _names(sample, file, where), where)
 
 
 def _table(cells: Mapping[str, list[Any]]) -> pa.Table:

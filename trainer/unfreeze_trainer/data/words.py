@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_api.contracts.resolved import Dataset
-from unfreeze_trainer.data.label_names import as_its_files_say, with_names
+from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.samples import DataSource, readable
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
@@ -66,7 +66,7 @@ def read_words(dataset: Dataset, where: str, *, spans: bool, skip: bool = False,
     unread = Unread(where, skip=skip)
     nested: tuple[str, ...] = (second,) if spans else (first, second)
     table = read_table(dataset.path, [first, second], where, unread, head=head, kinds=dict.fromkeys(nested, "Nested"))
-    table = with_names(table, as_its_files_say(dataset, where), [second])
+    table = with_names(table, dataset, [second])
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
     inputs: list[pa.Array] = []

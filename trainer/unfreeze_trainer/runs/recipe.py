@@ -144,7 +144,14 @@ def _open(job: ResolvedJob) -> Start:
             f" know {'.'.join(map(str, problem['loc']))}: resume it with the version that wrote it, or choose another"
             " output.destination",
         ) from error
-    return Start(resumed, stored.fingerprint, begun=True, stored=True, began_earlier=stored.began_earlier)
+    return Start(as_begun(resumed), stored.fingerprint, begun=True, stored=True, began_earlier=stored.began_earlier)
+
+
+def as_begun(job: ResolvedJob) -> ResolvedJob:
+    """Return a job of a run that has begun, with the labels that it began with: names of numbers come from no file where these had none."""
+    if job.semantics.labels == "Named" or job.task.type == "TokenClassification":
+        return job
+    return job.with_data(lambda _, part: part.model_copy(update={"label_names": part.label_names or {}}))
 
 
 def _has_it_already(job: ResolvedJob, stored: StoredRecipe) -> bool:
@@ -184,7 +191,7 @@ def _without_recipe(job: ResolvedJob, folder: Path) -> Start:
             return Start(job, present, begun=True)
         if theirs in earlier:
             as_it_was = recipes.with_recipe(job, recipes.first_recipe(job))
-            return Start(as_it_was, theirs, begun=True, began_earlier=True)
+            return Start(as_begun(as_it_was), theirs, begun=True, began_earlier=True)
     if theirs:
         raise JobError(
             "ForeignRunFolder",

@@ -70,6 +70,9 @@ class Semantics(Model):
     clips: Annotated[Literal["OfData", "OfModel"], Before("OfModel")] = "OfData"
     """How much of a clip a model hears that makes all of them equally long, where maxSeconds does not say it. OfData: as many whole
     seconds as the longest training clip has. OfModel: what it takes, 30 seconds, most of which may be silence."""
+    labels: Annotated[Literal["Named", "Numbered"], Before("Numbered")] = "Named"
+    """What labels are called that stand as numbers in files which name them, as `datasets` writes Parquet and Arrow. Named: by these
+    names. Numbered: by their numbers, but for tags of words and the configs of a hub's data sets."""
     rates: Annotated[Literal["Guarded", "Kept"], Before("Kept")] = "Guarded"
     """What becomes of learning rates that destroy the model. Guarded: the training goes back with lower ones, or fails. Kept:
     nothing."""
