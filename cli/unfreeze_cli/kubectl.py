@@ -55,7 +55,7 @@ class Kubectl:
         return result.stdout
 
     def json(self, *arguments: str, stdin: str | None = None) -> Json:
-        """Run kubectl and return the object that it printed."""
+        """Run kubectl and return the object that it printed; KubectlError where it fails or prints none."""
         text = self.run(*arguments, "--output=json", stdin=stdin)
         try:
             answer: Json = json.loads(text)
@@ -78,7 +78,7 @@ class Kubectl:
         return running.returncode
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command line of a kubectl command."""
+        """Return the command line of a kubectl command; KubectlError without a kubectl."""
         program = shutil.which("kubectl")
         if program is None:
             raise KubectlError("kubectl is not on the PATH: https://kubernetes.io/docs/tasks/tools/")

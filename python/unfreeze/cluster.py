@@ -20,7 +20,7 @@ _CONTAINER = "trainer"
 _WATCHED_SECONDS = 60
 """After which the API server ends a watch, which is begun again then."""
 _LATE_SECONDS = 10
-"""How long after that an end is waited for: of a connection that has died without a word none comes."""
+"""How long an answer is waited for, and the end of a watch after its time: of a connection that has died without a word none comes."""
 _PAUSE_SECONDS = 1.0
 """Before a watch is begun again whose connection has broken."""
 _GONE, _NOT_FOUND = 410, 404
@@ -190,7 +190,9 @@ def _states(job: Submitted, end: float | None) -> Iterator[dict[str, Any]]:
     objects = _objects(job)
     while True:
         with _in_words():
-            found = objects.get_namespaced_custom_object(GROUP, VERSION, job.namespace, PLURAL, job.name)
+            found = objects.get_namespaced_custom_object(
+                GROUP, VERSION, job.namespace, PLURAL, job.name, _request_timeout=_LATE_SECONDS
+            )
         yield found
         left = _WATCHED_SECONDS if end is None else min(_WATCHED_SECONDS, end - time.monotonic())
         if left <= 0:

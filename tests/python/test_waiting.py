@@ -39,7 +39,7 @@ class Api(BaseHTTPRequestHandler):
 @pytest.fixture
 def job(monkeypatch):
     monkeypatch.setattr(cluster, "_WATCHED_SECONDS", 1)
-    monkeypatch.setattr(cluster, "_LATE_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "_LATE_SECONDS", 0.5)
     monkeypatch.setattr(cluster, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(Api, "watches", 0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)

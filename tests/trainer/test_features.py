@@ -192,6 +192,11 @@ def test_a_cache_takes_its_share_of_what_machine_and_container_have_free(tmp_pat
     assert available_bytes(tmp_path) == SHARE * 2000 / 2
     (group / "memory.stat").write_text("anon 300\ninactive_file 600\n")
     assert available_bytes(tmp_path) == SHARE * 2600 / 2
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("MASTER_ADDR", "job-train-0.job-trainers")
+    assert available_bytes(tmp_path) == SHARE * 2600 / 2
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # `unfreeze run` has two agents here
+    assert available_bytes(tmp_path) == SHARE * 2600 / 4
 
 
 def test_a_limit_of_the_first_version_of_control_groups_counts(tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ class Place:
 
 
 def parse(uri: str) -> Place:
-    """Return a source in its parts; of one that fits its pattern."""
+    """Return a source in its parts; ValueError of one that does not fit its pattern."""
     scheme, _, rest = uri.partition("://")
     bucket, _, path = rest.partition("/")
     if not (bucket and path):

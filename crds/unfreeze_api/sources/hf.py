@@ -54,7 +54,7 @@ class Reference:
 
 
 def parse(rest: str) -> Reference:
-    """Return what stands behind hf:// in its parts; of a source that fits its pattern."""
+    """Return what stands behind hf:// in its parts; ValueError of what does not fit its pattern."""
     found = _PARTS.fullmatch(rest)
     if found is None:
         raise ValueError(f"hf://{rest} names no repository: {MODELS.form}, or {DATASETS.form}")

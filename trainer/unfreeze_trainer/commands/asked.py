@@ -198,7 +198,7 @@ def decide(asked: Asked, threshold: float | None) -> None:
 
 
 def device_of(name: str | None) -> torch.device:
-    """Return a device on which something can be computed."""
+    """Return a device on which something can be computed; JobError InvalidJob of one where nothing can."""
     chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.zeros(1, device=chosen).tolist()
@@ -211,7 +211,7 @@ def device_of(name: str | None) -> torch.device:
 
 
 def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: bool) -> ResolvedJob:
-    """Return the job that the model would be trained by on this data."""
+    """Return the job that the model would be trained by on this data; JobError InvalidJob of a column that its task has not."""
     from unfreeze_api.resolve import resolve
     from unfreeze_api.spec.job import FineTuneJobSpec
 

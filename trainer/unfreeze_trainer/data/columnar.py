@@ -127,7 +127,7 @@ def read_arrow(
     *,
     head: bool,
 ) -> Iterator[pa.Table]:
-    """Read some columns of Arrow's format, as a file or a stream."""
+    """Read some columns of Arrow's format, as a file or a stream; JobError InvalidData of one that is cut off, broken or of Feather's version 1."""
     import pyarrow as pa
 
     with Path(path).open("rb") as content:

@@ -142,7 +142,7 @@ def read_files(
 
 
 def cells_of(kind: FileKind, cells: pa.ChunkedArray, column: str, where: str) -> pa.ChunkedArray:
-    """Return the paths or the contents in a table's column: text, bytes, or the hub's struct of bytes and path."""
+    """Return the paths or the contents in a table's column: text, bytes, or the hub's struct of bytes and path. JobError InvalidData of others."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -171,9 +171,9 @@ def cells_of(kind: FileKind, cells: pa.ChunkedArray, column: str, where: str) ->
 
 
 def located(kind: FileKind, source: DataSource, folder: Path, *, skip: bool) -> DataSource:
-    """Return a source whose paths are relative to a folder with whole ones, of files that are there unless skipped.
+    """Return a source whose paths are relative to a folder with whole ones; `./a.png` and `a.png` are the same one.
 
-    `./a.png` and `a.png` are the same one.
+    JobError InvalidData of files that are not there, unless skipped.
     """
     import pyarrow as pa
 
@@ -242,7 +242,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def missing_files(cells: pa.ChunkedArray) -> np.ndarray:
-    """Return the indices of paths or contents that are null or empty."""
+    """Return the indices of paths or contents that are null or empty, int64 of shape (found,)."""
     import pyarrow.compute as pc
 
     if is_reference(cells.type):

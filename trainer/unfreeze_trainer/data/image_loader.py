@@ -57,9 +57,9 @@ class ImageLoader(FileLoader["Image", Tensor, Tensor]):
             return self._vary(opened, index, epoch_seed)
 
     def blank(self) -> Tensor:
-        """Return what the model reads of a picture without anything on it."""
+        """Return what the model reads of a picture without anything on it, float32 of shape (channels, height, width)."""
         return self._sees.blank
 
     def gather(self, prepared: Sequence[Tensor]) -> Tensor:
-        """Return the batch of some pictures."""
+        """Return the batch of some pictures, float32 of shape (pictures, channels, height, width)."""
         return torch.stack(list(prepared))

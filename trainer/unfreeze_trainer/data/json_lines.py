@@ -30,7 +30,7 @@ NONE: Mapping[str, Cells | None] = MappingProxyType({})
 def read_json_lines(
     path: str, columns: list[str], where: str, unread: Unread, *, head: bool, kinds: Mapping[str, Cells | None] = NONE
 ) -> Iterator[pa.Table]:
-    """Read row by row: Arrow's reader is faster, but cannot say which line is wrong."""
+    """Read row by row: Arrow's reader is faster, but cannot say which line is wrong. JobError InvalidData names it."""
     import pyarrow as pa
 
     wanted = list(dict.fromkeys(columns))

@@ -65,7 +65,7 @@ def global_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def by_length(batch: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return a batch's samples from the shortest to the longest, so that those that share a micro batch are alike, int64."""
+    """Return a batch's samples from the shortest to the longest, so that those that share a micro batch are alike, int64 of shape (samples,)."""
     return batch[np.argsort(lengths[batch], kind="stable")]
 
 

@@ -179,7 +179,7 @@ def decode(content: str | bytes, mode: Mode) -> Image:
 
 
 def decode_plainly(content: str | bytes, mode: Mode) -> Image:
-    """Return a picture by Pillow's conversion alone: orientation ignored, 16 bits and floats cut at 255, no ground."""
+    """Return a picture by Pillow's conversion alone: orientation ignored, 16 bits and floats cut at 255, no ground. PictureError."""
     with open_picture(content) as image, turn(image):
         try:
             return _converted(image, mode)

@@ -116,7 +116,7 @@ SEVERAL_TEXTS = "several texts in a row: write a row for each, as pandas.DataFra
 
 
 def text_cells(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: Unread, where: str) -> pa.ChunkedArray:
-    """Return a column of texts; rows without one are added to `unread`."""
+    """Return a column of texts; rows without one are added to `unread`. JobError InvalidData of a column that holds something else."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -135,7 +135,7 @@ def text_cells(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: 
 
 
 def without_text(column: pa.ChunkedArray) -> np.ndarray:
-    """Return the indices of cells of a column of texts that are null, or have no word."""
+    """Return the indices of cells of a column of texts that are null, or have no word, int64 of shape (found,)."""
     return missing_rows(column)
 
 

@@ -36,7 +36,7 @@ class Issues:
     suggested: list[str] | np.ndarray
 
     def order(self) -> np.ndarray:
-        """Return the indices of the rows, the most suspicious first."""
+        """Return the indices of the rows, the most suspicious first, int64 of shape (rows,)."""
         return np.argsort(self.score, kind="stable")
 
 

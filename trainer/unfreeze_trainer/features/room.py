@@ -31,7 +31,7 @@ def available_bytes(root: Path = Path("/")) -> int:
             stat = dict(line.split() for line in _lines(group / place / "memory.stat"))
             # Pages of files that were read count as used, and are given back before anything else.
             free.append(max(0, limit - used + int(stat.get(pages, 0))))
-    return int(SHARE * min(free, default=0) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return int(SHARE * min(free, default=0) / _workers())
 
 
 def available_disk(limit: int | None, root: Path = Path("/")) -> int:
@@ -46,7 +46,13 @@ def available_disk(limit: int | None, root: Path = Path("/")) -> int:
     if _file_system(folder, root) in ("tmpfs", "ramfs"):
         return 0
     most = min(DISK_BYTES, SHARE * shutil.disk_usage(folder).free, *([] if limit is None else [SHARE * limit]))
-    return int(most / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return int(most / _workers())
+
+
+def _workers() -> int:
+    """Return how many workers have the same memory and disk: a pod's, or all of a job whose agents run on one machine."""
+    together = os.environ.get("MASTER_ADDR", "").startswith("127.")
+    return int(os.environ.get("WORLD_SIZE" if together else "LOCAL_WORLD_SIZE", "1"))
 
 
 def _file_system(folder: Path, root: Path) -> str:

@@ -68,7 +68,7 @@ class BridgeLibrary(Library):
         return self.towers
 
     def open(self, head: Head) -> None:
-        """Look at what turns inputs into tensors."""
+        """Look at what turns inputs into tensors. JobError InvalidModel where encoders of sound hear other rates."""
         self.head = head
         for index, tower in enumerate(self.towers):
             with naming(self.job, index):
@@ -256,5 +256,5 @@ def _from_tensors(modality: str) -> str:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Return vectors as an export gives them, each as long as 1."""
+    """Return vectors as an export gives them, each as long as 1, of the shape that they have."""
     return torch.nn.functional.normalize(vectors, dim=-1)

@@ -168,5 +168,5 @@ class Modality(ABC):
 
 
 def rows_of(split: Split, indices: Sequence[int]) -> np.ndarray:
-    """Return the rows of samples in their source, int64."""
+    """Return the rows of samples in their source, int64 of shape (samples,)."""
     return split.rows[np.asarray(indices, dtype=np.int64)]

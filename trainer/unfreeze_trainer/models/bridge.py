@@ -88,7 +88,7 @@ def _of_present(
 
 
 def scaled(vectors: Tensor, logit_scale: Tensor, most: float) -> Tensor:
-    """Return vectors as long as the root of the factor of cosines, whose logarithm is kept at `most` and keeps its gradient."""
+    """Return vectors as long as the root of the factor of cosines, whose logarithm is kept at `most` and keeps its gradient; of the shape that they have."""
     beyond = (logit_scale - most).clamp(min=0).detach()
     return functional.normalize(vectors, dim=-1) * ((logit_scale - beyond) / 2).exp()
 

@@ -77,7 +77,7 @@ def ask(
 
 
 def release() -> None:
-    """Have the container that fetches for this one, if there is one, answer no more: whatever trains cannot ask it."""
+    """Have the container that fetches for this one, if there is one, answer no more: whatever trains cannot ask it. RetryError AgentFailed where it has ended."""
     if address := os.environ.get(FETCHER_ENV):
         with _beside({"what": "done"}, address) as answers:
             if not answers.read():

@@ -26,7 +26,7 @@ def fetch(wanted: Sequence[Wanted], pins: Mapping[str, Pin], how: Bringing, sche
 
 
 def endpoint(access: Access) -> tuple[str, str] | None:
-    """Return scheme and host of the server that the environment names, None for the store's own."""
+    """Return scheme and host of the server that the environment names, None for the store's own. JobError InvalidJob of no such address."""
     if not (given := os.environ.get(access.endpoint)):
         return None
     parts = urlsplit(given)

@@ -104,7 +104,7 @@ class Replay:
         mine.clear()
 
     def of_step(self, step: int) -> np.ndarray:
-        """Return the rows that a step replays on all ranks together, as places among those that can be; a pure function."""
+        """Return the rows that a step replays on all ranks together, as places among those that can be, int64 of shape (rows,); a pure function."""
         first, end = int(self._each_step * step), int(self._each_step * (step + 1))
         size = len(self._places)
         found = np.arange(first, end)

@@ -160,7 +160,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def missing_rows(column: pa.ChunkedArray) -> np.ndarray:
-    """Return the indices of cells that are null or NaN, or text without a word."""
+    """Return the indices of cells that are null or NaN, or text without a word, int64."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -106,7 +106,7 @@ class LabelSets(Encoder[Sets]):
         return Sets(pairs[1], pairs[0], names, len(lists))
 
     def strange(self, read: Sets) -> np.ndarray:
-        """Return the rows with a label that the training data does not have."""
+        """Return the rows with a label that the training data does not have, int64."""
         return np.unique(read.rows[known_ids(read.names, self.labels)[read.codes] < 0])
 
     def encode(self, read: Sets, where: str, numbers: np.ndarray | None = None) -> Targets:

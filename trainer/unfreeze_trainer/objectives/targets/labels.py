@@ -55,7 +55,7 @@ class Labels(Encoder[Codes]):
         return Codes(*encode_labels(column, name, where))
 
     def strange(self, read: Codes) -> np.ndarray:
-        """Return the rows whose label the training data does not have."""
+        """Return the rows whose label the training data does not have, int64."""
         return np.flatnonzero(known_ids(read.names, self.labels)[read.codes] < 0)
 
     def encode(self, read: Codes, where: str, numbers: np.ndarray | None = None) -> Targets:

@@ -58,7 +58,7 @@ class Tags(Encoder[TagCodes]):
 
     @staticmethod
     def read(column: pa.ChunkedArray, name: str, where: str) -> TagCodes:  # noqa: ARG004 - read_words has checked the cells
-        """Return the tags of a source, whose cells are lists of texts."""
+        """Return the tags of a source, whose cells are lists of texts. JobError InvalidData of too many different ones."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -77,7 +77,7 @@ class Tags(Encoder[TagCodes]):
         return TagCodes(encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), names, lengths)
 
     def strange(self, read: TagCodes) -> np.ndarray:
-        """Return the rows with a tag that the training data does not have."""
+        """Return the rows with a tag that the training data does not have, int64."""
         rows = np.repeat(np.arange(len(read.lengths)), read.lengths)
         return np.unique(rows[known_ids(read.names, self.labels)[read.codes] < 0])
 
