@@ -363,8 +363,11 @@ def main() -> None:
         and not ((options.without_drawn and case in drawn()) or (options.drawn and case not in drawn()))
     ]
     if options.again:
-        rows = [row | estimated(_of(row), folder, row["measured"]) if _of(row) in asked else row for row in _rows()]
-        ROWS.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows, now = _rows(), commit()
+        for number, row in enumerate(rows):
+            if _of(row) in asked and row["estimatedBy"] != now and time.monotonic() - began < options.seconds:
+                rows[number] = row | estimated(_of(row), folder, row["measured"])
+                ROWS.write_text("".join(json.dumps(each) + "\n" for each in rows))
         return
     done = {_of(row) for row in _rows()}
     for case in asked:
