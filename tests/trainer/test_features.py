@@ -21,20 +21,29 @@ TOLERANCE = 1e-5
 """Between weights that sums over other batches have led to: 80 steps at a rate of 1e-2."""
 
 
+class Places(nn.Module):
+    """Where each token stands, as rotary positions: nothing of a sample."""
+
+    def forward(self, ids):
+        return torch.cos(torch.arange(ids.shape[1]))[None, :, None]
+
+
 class Encoder(nn.Module):
     """Three layers over tokens, a pooling of those that count, and a head."""
 
-    def __init__(self, skip=False, dropout=0.0, mixes=False, both=False):
+    def __init__(self, skip=False, dropout=0.0, mixes=False, both=False, places=False):
         super().__init__()
         self.embeddings = nn.Embedding(20, WIDTH)
+        self.places = Places() if places else None
         self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
         self.dropout, self.skip, self.mixes, self.both = nn.Dropout(dropout), skip, mixes, both
         self.head = nn.Linear(WIDTH, 2)
 
     def forward(self, ids, mask):
         first = x = self.embeddings(ids)
+        turn = self.places(ids) if self.places else 1
         for layer in self.layers:
-            x = self.dropout(torch.tanh(layer(x)))
+            x = self.dropout(torch.tanh(layer(turn * x)))
             if self.mixes:
                 x = x - x.mean(dim=0)
         if self.skip:
@@ -68,10 +77,12 @@ def test_a_cut_is_the_last_module_before_what_trains(trained, path):
     assert cut.row_bytes(7) == 7 * WIDTH * 4
 
 
-def test_a_pass_that_starts_at_a_cut_gives_what_the_whole_one_gives_and_computes_nothing_below():
+@pytest.mark.parametrize("places", [False, True], ids=["", "all layers read places"])
+def test_a_pass_that_starts_at_a_cut_gives_what_the_whole_one_gives_and_computes_nothing_below(places):
     torch.manual_seed(0)
-    module = Encoder()
+    module = Encoder(places=places)
     cut = cut_of(module, "head", "layers.2")
+    assert cut.path == "layers.1"
     batch, other = batches()
 
     def forward():
@@ -86,7 +97,7 @@ def test_a_pass_that_starts_at_a_cut_gives_what_the_whole_one_gives_and_computes
         module.layers[0].weight.fill_(torch.nan)
     with Start(module, cut).at(padded(rows, cut.shapes, batch), 8):
         torch.testing.assert_close(forward(), expected)
-    assert [name for name, _ in module.named_modules()] == [name for name, _ in Encoder().named_modules()]
+    assert [name for name, _ in module.named_modules()] == [name for name, _ in Encoder(places=places).named_modules()]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def find_cut(probe: Probe) -> Cut | str:
                 break
             if outputs := _outputs_until(place, first, other, batches):
                 module.eval()
-                if cut := _proven(probe, call.path, outputs):
+                if cut := _proven(probe, call.path, outputs) or _proven_beside_places(probe, call.path, outputs):
                     return cut
             for part, training in modes:
                 part.training = training
@@ -196,6 +196,21 @@ def _proven(probe: Probe, path: str, outputs: Mapping[str, Sequence[Output]]) ->
     except Exception:  # noqa: BLE001 - whatever a model makes of stand-ins: it cannot start here
         return None
     return cut if all(map(_close, alone[-1], beside[-1])) else None
+
+
+def _proven_beside_places(probe: Probe, path: str, outputs: Mapping[str, Sequence[Output]]) -> Cut | None:
+    """Return a cut above which what says where tokens stand goes on computing: it costs little, and later layers read it too.
+
+    Rotary positions (Llama) have no weights, biases of relative positions (MPNet) and what makes them nothing of a sample.
+    """
+
+    def costs(path: str, calls: Sequence[Output]) -> bool:
+        shapes = [leaf for call in calls for leaf in call.leaves if isinstance(leaf, Shape)]
+        weights = next(probe.module.get_submodule(path).parameters(), None)
+        return weights is not None and any(shape.sizes[:1] == (None,) for shape in shapes)
+
+    found = {other: calls for other, calls in outputs.items() if other == path or costs(other, calls)}
+    return _proven(probe, path, found) if len(found) < len(outputs) else None
 
 
 def _without(lost: int, values: Sequence[Tensor]) -> list[Tensor]:
