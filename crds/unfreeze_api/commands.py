@@ -62,7 +62,8 @@ def whole(path: Path) -> Iterator[Path]:
         yield aside
         aside.replace(path)
     except OSError as error:
-        if error.errno and str(error.filename) in ("None", str(aside)):  # a full disk does not say whose
+        full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT)  # which does not say whose
+        if full or str(error.filename) == str(aside):
             error.filename, error.filename2 = str(path), None
         raise
     finally:
