@@ -505,6 +505,9 @@ def test_auto_takes_no_rung_beyond_the_budget_and_asks_for_none_after_it(base, q
         "FullFineTuning not taken, beyond the budget of evidence.forgetting; PartialFineTuning" in strategy["message"]
     )
     assert (found["answer"], report["results"]["validation"]["forgotten"]) == ("Within", 0.0)
+    assert found["message"].startswith(
+        "nothing: the head alone was trained, and the base's weights are what they were. The"
+    )
 
 
 @slow

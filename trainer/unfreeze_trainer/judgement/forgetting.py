@@ -289,13 +289,13 @@ def decided(
     )
 
 
-def none_lost(step: int) -> Decision:
-    """Return that a model whose head alone has trained has lost nothing."""
+def none_lost(step: int, done: str = "") -> Decision:
+    """Return that a model whose head alone has trained has lost nothing. Parameters as of `decided`."""
     return Decision(
         type="Forgetting",
         answer="Within",
         question="What has the model lost of what its base could?",
-        message="nothing: the head alone was trained, and the base's weights are what they were",
+        message=f"nothing: the head alone was trained, and the base's weights are what they were{f'. {done}' if done else ''}",
         step=step,
         evidence=[Evidence(name="weights below the head that were trained", value=0.0)],
         otherwise="a strategy that trains more than the head",

@@ -192,7 +192,7 @@ class Forgetting:
         before, self._told = self._told, self._newest[0] if self._newest else None
         return self._told is not None and self._told != before
 
-    def measure(self, state: RunState, *, again: bool = False) -> Forgotten | None:
+    def measure(self, state: RunState, *, again: bool = False, until: int | None = None) -> Forgotten | None:
         """Return what the model has lost by now, None where nothing can be; Collective.
 
         Parameters
@@ -201,8 +201,11 @@ class Forgetting:
             Of the run.
         again
             Whether the weights are others than those that this step was measured with.
+        until
+            Phase that the weights come from: what those after it have trained is not in them. None for the present one.
         """
-        if self._base is None or not any(self.moves(index) for index in range(state.phase_index + 1)):
+        last = state.phase_index if until is None else until
+        if self._base is None or not any(self.moves(index) for index in range(last + 1)):
             return None
         place = (state.step, len(state.rollbacks))
         if self._newest and self._newest[0] == place and not again:
@@ -216,7 +219,7 @@ class Forgetting:
     def decision(self, state: RunState, found: Forgotten | None, *, done: str = "", otherwise: str = "") -> Decision:
         """Return what is to be said of the finished weights. Parameters as of `decided`."""
         if found is None:
-            return none_lost(state.step)
+            return none_lost(state.step, done)
         seconds = self.seconds + state.gauge_seconds + state.guard_seconds
         return decided(found, budget=self.budget, step=state.step, seconds=seconds, done=done, unguarded=otherwise)
 

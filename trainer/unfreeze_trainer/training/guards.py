@@ -39,11 +39,12 @@ def keep_base(run: Run, best: Best) -> tuple[Best, dict[str, float]]:
     if not forgetting.on:
         return best, {}
     run.reporter.tell("measuring what the best weights have lost of what the base could")
-    found = forgetting.measure(state, again=best.step != state.step)
+    taken = next((one.index for one in run.plan.phases if best.step <= one.first_step + one.steps), state.phase_index)
+    found = forgetting.measure(state, again=best.step != state.step, until=min(taken, state.phase_index))
     done = without = ""
     if found and forgetting.guard == "Interpolate" and not found.within(forgetting.budget):
         best, found, done, without = _interpolated(run, best, found)
-    elif found and forgetting.guard == "Stop" and state.beyond:
+    elif forgetting.guard == "Stop" and state.beyond:
         done = f"The training ended at step {state.step:,}, the first evaluation beyond the budget"
         without = f"to train on: {state.beyond:.3g} was lost at step {state.step:,}"
     elif found and forgetting.guard in TRAINING_GUARDS:
