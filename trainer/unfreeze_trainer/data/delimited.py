@@ -141,7 +141,8 @@ def _content(path: str, where: str, stack: ExitStack) -> Any:
 
 def require_closed_quotes(path: str, rows: int, where: str) -> None:
     """Raise JobError InvalidData where a quote swallows the rows after it; so many were read, without the header."""
-    if broken := broken_quote(path, rows, SEPARATED[suffixes(path)[0]], where):
+    separator = SEPARATED[suffixes(path)[0]]
+    if broken := broken_quote(path, rows, separator, where):
         place = f"{where}: {f'row {broken.row}' if broken.row else 'the header'}, on line {broken.line},"
         if broken.too_long:
             raise JobError(
@@ -152,8 +153,16 @@ def require_closed_quotes(path: str, rows: int, where: str) -> None:
         raise JobError(
             "InvalidData",
             f"{place} has a quote that is not closed, or closed before the end of its cell: the rows after it would count as"
-            " its text. Close it, or write quotes that belong to the text twice, in a quoted cell",
+            " its text. Close it, or write quotes that belong to the text twice, in a quoted cell"
+            + _PLAIN
+            * (separator == "\t"),
         )
+
+
+_PLAIN = (
+    ". Where quotes are signs like others, as in Common Voice's tables, pandas writes the file so: pandas.read_csv(FILE, sep='\\t',"
+    " quoting=3).to_csv(NEW, sep='\\t', index=False)"
+)
 
 
 def _require_separator(header: Sequence[str], where: str, separator: str) -> None:
