@@ -347,6 +347,20 @@ def test_fixed_positions_stay_and_a_translation_is_made_in_the_language_that_was
     assert (written["forced_bos_token_id"], written["temperature"]) == (german, 0.5)
 
 
+def test_a_decoder_begins_with_the_language_that_targets_end_with(table: Path, tmp_path: Path) -> None:
+    from transformers import MBartTokenizer
+
+    folder = seq2seq_folder(tmp_path / "m", "mbart", decoder_start_token_id=None)
+    letters = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", *map(chr, range(97, 123))]
+    tokenizer = MBartTokenizer(vocab=[(token, -1.0) for token in letters], src_lang="en_XX", tgt_lang="ro_RO")
+    tokenizer.save_pretrained(folder)
+    task = open_task(make_job(folder, table, task=TASK))
+    start = tokenizer.convert_tokens_to_ids("ro_RO")
+    [batch] = task.batches("train", [range(4)])
+    assert set(batch["decoder_input_ids"][:, 0].tolist()) == {start}
+    assert task.build_model().module.generation_config.decoder_start_token_id == start
+
+
 @pytest.mark.parametrize(
     ("family", "config"),
     [

@@ -44,14 +44,14 @@ class Seq2SeqLanguageModel(CausalLanguageModel):
             raise JobError("InvalidModel", said) from error
         if None in target:
             raise JobError("InvalidModel", said)
-        self._begins = self._language(source, target)
-        """Token of the language that each target begins with; None where none does."""
+        self._begins, self._ends = self._languages(source, target)
+        """Token of the language that each target begins with, and the one that it ends with; None where none does."""
 
-    def _language(self, source: list[int], target: list[int]) -> int | None:
-        """Return the token of a language that targets begin with, of what is put around texts; JobError InvalidModel where no language is said."""
+    def _languages(self, source: list[int], target: list[int]) -> tuple[int | None, int | None]:
+        """Return the tokens of a language around targets, of all that is put around texts; JobError InvalidModel where no language is said."""
         tokenizer = self.tokenizer
         if not hasattr(tokenizer, "tgt_lang"):
-            return None
+            return None, None
         own = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
         around = {"src_lang": {*source} - own, "tgt_lang": {*target} - own}
         if unsaid := [name for name, marks in around.items() if marks and not tokenizer.init_kwargs.get(name)]:
@@ -61,7 +61,8 @@ class Seq2SeqLanguageModel(CausalLanguageModel):
                 f"{self.where}: its tokenizer is of several languages ({marks}), and nothing says which ones source and target are: set"
                 f" {' and '.join(unsaid)} in its tokenizer_config.json",
             )
-        return next((token for token in target[:1] if token not in own), None)
+        first, last = (next((token for token in end if token not in own), None) for end in (target[:1], target[-1:]))
+        return first, last
 
     def _build(self, quantization: QuantizationSpec | None) -> LoadedModel:
         loaded = super()._build(quantization)
@@ -69,12 +70,15 @@ class Seq2SeqLanguageModel(CausalLanguageModel):
         if self._begins not in (None, options.forced_bos_token_id):  # its files may say another one
             options.forced_bos_token_id = self._begins
             as_published(options)
+        if self._ends is not None and options.decoder_start_token_id is None:
+            options.decoder_start_token_id = self.start
+            as_published(options)
         return loaded
 
     @cached_property
     def start(self) -> int:
         """Token that the decoder reads first."""
-        return start_token(self.path, self.where)
+        return start_token(self.path, self.where, language=self._ends)
 
     @cached_property
     def least(self) -> int:

@@ -154,8 +154,10 @@ def as_published(options: Any) -> None:
     options._original_object_hash = hash(options)  # noqa: SLF001 - it has no other way
 
 
-def start_token(path: str, where: str) -> int:
+def start_token(path: str, where: str, *, language: int | None = None) -> int:
     """Return the id of the token that a decoder beside an encoder reads first, as transformers generates.
+
+    Where its files say none it is the one of the language that targets end with (mBART): so was it pretrained.
 
     Raises
     ------
@@ -163,7 +165,8 @@ def start_token(path: str, where: str) -> int:
         InvalidModel: neither generation_config.json nor config.json says it.
     """
     config, options = open_config(path, where), generation_options(path, where)
-    given = (options.decoder_start_token_id, getattr(config, "decoder_start_token_id", None), options.bos_token_id)
+    said = (options.decoder_start_token_id, getattr(config, "decoder_start_token_id", None))
+    given = (*said, language, options.bos_token_id)
     found = next((token for token in given if isinstance(token, int)), None)
     if found is None:
         raise JobError(
