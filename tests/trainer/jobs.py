@@ -344,6 +344,7 @@ def speech_folder(folder: Path, *, languages: bool = False, **config: Any) -> Pa
     merges = [("h", "e"), ("\u0120", "t"), ("\u0120t", "he")]
     tokenizer = transformers.WhisperTokenizer(vocabulary, merges, pad_token="<|endoftext|>")
     tokenizer.add_special_tokens({"extra_special_tokens": special[1:]})
+    tokenizer.add_tokens(["<|0.00|>"])
     ids = dict(zip(special, tokenizer.convert_tokens_to_ids(special), strict=True))
     end, start = ids[special[0]], ids[special[1]]
     torch.manual_seed(0)

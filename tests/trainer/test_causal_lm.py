@@ -232,9 +232,14 @@ def test_keys_that_are_empty_and_instructions_without_content_are_passed_over(ll
     row = {"messages": [system, developer, *(one | empty for one in said(USER, ASSISTANT)["messages"])]}
     task = open_task(make_job(llama, lines(tmp_path / "t.jsonl", *[row] * 4), task=TASK))
     assert learned(task, 0)[0] == "<|im_start|>user\nwho is<|im_end|>\n<|im_start|>assistant\na man<|im_end|>\n"
-    row["messages"][2]["weight"] = 0
-    with pytest.raises(JobError, match="message 3 has 'weight' beside role and content"):
-        open_task(make_job(llama, lines(tmp_path / "t.jsonl", *[row] * 4), task=TASK))
+    for number, weight, says in (
+        (2, 0, "message 3 has 'weight' beside role and content"),
+        (3, 0.5, "message 4 has the weight 0.5: it is 1 where the message is to be learned, and 0 where not"),
+        (3, 0, "all messages of role assistant have the weight 0"),
+    ):
+        row["messages"] = [one | {"weight": weight if n == number else None} for n, one in enumerate(row["messages"])]
+        with pytest.raises(JobError, match=says):
+            open_task(make_job(llama, lines(tmp_path / "t.jsonl", *[row] * 4), task=TASK))
 
 
 def test_half_a_character_is_named_with_its_row(llama: Path, tmp_path: Path) -> None:
@@ -438,9 +443,30 @@ def test_answers_that_end_at_no_token_where_the_model_stops_are_said(tmp_path: P
     assert learned(task, 0)[1] == "a man<|endoftext|>"
 
 
-def test_two_turns_of_a_role_are_as_the_template_has_them(llama: Path, tmp_path: Path) -> None:
-    path = lines(tmp_path / "t.jsonl", *[said(USER, ("user", "what"), ASSISTANT, ("assistant", "war"))] * 4)
-    assert learned(open_task(make_job(llama, path, task=TASK)), 0)[1] == "a man<|im_end|>war<|im_end|>"
+BARE = "{% for m in messages %}{{ 'ask ' + m.content + ' say' if m.role == 'user' else m.content + eos_token }}{% endfor %}"
+"""It puts nothing before an answer, as Mistral's does."""
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, BARE])
+def test_turns_that_follow_each_other_are_each_learned_to_their_end(tmp_path: Path, template: str) -> None:
+    folder = decoder_folder(tmp_path / "m", template=template, max_position_embeddings=128)
+    greeting, unweighed = ("assistant", "how"), {"role": "assistant", "content": "the city", "weight": 0}
+    row = said(greeting, USER, ("user", "what"), ASSISTANT, ("assistant", "war"))
+    row["messages"] += [unweighed, *said(("user", "far"))["messages"]]
+    path = lines(tmp_path / "t.jsonl", *[row] * 4)
+    task = open_task(make_job(folder, path, task=TASK))
+    text, learns = learned(task, 0)
+    assert learns == "a man<|im_end|>war<|im_end|>"
+    assert all(f"{read}<|im_end|>" in text for read in ("how", "the city"))
+    [warning] = task.warnings
+    assert "4 of 12 answers begin their dialogue, and nothing asks for them" in warning
+    question = task.asked("train", 0)
+    assert question is not None
+    assert question.right == "war"
+    with pytest.raises(JobError, match="row 1: message 6 has the weight 0, and all tokens are to be learned"):
+        open_task(make_job(folder, path, task=of(lossOn="AllTokens")))
+    with pytest.raises(JobError, match="row 1: nothing comes before message 1, of role assistant, the only one that"):
+        open_task(make_job(folder, lines(path, *[said(greeting, USER)] * 4), task=TASK))
 
 
 def test_a_completion_that_is_cut_away_is_named_and_one_that_is_cut_is_not(llama: Path, tmp_path: Path, caplog) -> None:

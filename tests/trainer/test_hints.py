@@ -1,5 +1,7 @@
 """Data in forms that are usual elsewhere: `unfreeze init` and `unfreeze data` say what to do about each, and guess nothing wrong."""
 
+import re
+
 import pytest
 
 from tests.trainer.test_init import TEXTS, WORDS, ask, guessed, write
@@ -35,6 +37,7 @@ SHARED = [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 60
         ("t.jsonl", {"data": [{"text": text} for text in TEXTS], "id": int}, "Column 'data' holds objects"),
         ("t.csv", {"text": TEXTS, "price": lambda n: f"{n / 7:.2f}".replace(".", ",")}, "'price' holds numbers with a decimal comma"),
         ("t.csv", {"text": TEXTS, "price": lambda n: f"{n * 999 / 7:,.2f}"}, "'price' holds numbers with commas between thousands"),
+        ("t.csv", {"audio": lambda n: f"clips/{n}.M4A", "text": TEXTS}, r"'audio' names clips of a format that is not read \(.m4a\)"),
         ("t.csv", {TEXTS[0]: TEXTS, "good": lambda n: ("good", "bad")[n % 2]}, "most likely the file has no header"),
     ],
 )  # fmt: skip
@@ -45,6 +48,18 @@ def test_each_form_is_named_with_what_to_do(tmp_path, name, columns, said):
         path.with_suffix(".jsonl").rename(path)
     with pytest.raises(JobError, match=said):
         guessed(path)
+
+
+def test_transcripts_beside_clips_are_no_folder_of_labels(tmp_path):
+    for speaker in ("84", "174"):
+        chapter = tmp_path / speaker / "121"
+        chapter.mkdir(parents=True)
+        (chapter / f"{speaker}-121-0000.flac").touch()
+        (chapter / f"{speaker}-121.trans.txt").write_text(f"{speaker}-121-0000 GO\n")
+    said = ask("data", tmp_path).output
+    assert re.search(
+        r"stands in files like \d+/121/\d+-121.trans.txt, as in LibriSpeech, which are not read: write a table", said
+    )
 
 
 def test_a_column_that_is_called_by_a_label_is_taken_where_it_is_named(tmp_path):

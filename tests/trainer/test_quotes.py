@@ -286,7 +286,7 @@ def test_tabs_are_read_as_commas_are(tmp_path):
     table = read_table(str(file), ["label", "text"], "x")
     assert table.to_pylist() == [{"label": "x", "text": "a, b\tc"}, {"label": "y", "text": 'no, quotes "here'}]
     file.write_text('text\tlabel\n"open\tx\nb\ty\n')
-    with pytest.raises(JobError, match="row 1, on line 2, has a quote that is not closed"):
+    with pytest.raises(JobError, match=r"row 1, on line 2, has a quote that is not closed.* sep='\\t', quoting=3"):
         read_table(str(file), ["text"], "x")
     file.write_text("text,label\na,x\n")
     with pytest.raises(JobError, match="has no tab; did you mean cells separated by commas"):

@@ -308,6 +308,81 @@ def test_plain_libraries_load_what_is_exported(
         exec(usage, {})  # what people are shown runs as it stands
 
 
+def test_fixed_positions_stay_and_a_translation_is_made_in_the_language_that_was_learned(
+    table: Path, tmp_path: Path
+) -> None:
+    from transformers import NllbTokenizer
+
+    folder = seq2seq_folder(tmp_path / "m", "marian")
+    ids = {
+        token: place
+        for place, token in enumerate(["<pad>", "</s>", "<s>", "<unk>", "\u2581", *map(chr, range(97, 123))])
+    }
+    languages = {"src_lang": "eng_Latn", "tgt_lang": "deu_Latn"}
+    tokenizer = NllbTokenizer(vocab=ids, additional_special_tokens=list(languages.values()), **languages)
+    tokenizer.save_pretrained(folder)
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(said | {"src_lang": None}))
+    with pytest.raises(
+        JobError, match=r"of several languages .eng_Latn, deu_Latn., .* set src_lang in its tokenizer_con"
+    ):
+        open_task(make_job(folder, table, task=TASK))
+    tokenizer.save_pretrained(folder)
+    english, german = tokenizer.convert_tokens_to_ids(list(languages.values()))
+    options = {"decoder_start_token_id": 1, "eos_token_id": 1, "forced_bos_token_id": english}
+    (folder / "generation_config.json").write_text(json.dumps(options | {"temperature": 0.5, "min_length": 12}))
+    task = open_task(make_job(folder, table, task=TASK))
+    [batch] = task.batches("train", [range(4)])
+    assert set(batch["labels"][:, 0].tolist()) == {german}
+    assert "targets have fewer than 12 tokens, and the model says no shorter text" in task.warnings[0]
+    module = task.build_model().module
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            assert "embed_positions" not in name
+            parameter.add_(torch.randn_like(parameter) / 8)
+    task.export(module, tmp_path / "out", "Model")
+    with patch.object(export, "reload", plain_outputs):
+        task.verify_export(tmp_path / "out", "Model", module)
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert (written["forced_bos_token_id"], written["temperature"]) == (german, 0.5)
+
+
+def test_a_decoder_begins_with_the_language_that_targets_end_with(table: Path, tmp_path: Path) -> None:
+    from transformers import MBartTokenizer
+
+    folder = seq2seq_folder(tmp_path / "m", "mbart", decoder_start_token_id=None)
+    letters = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", *map(chr, range(97, 123))]
+    tokenizer = MBartTokenizer(vocab=[(token, -1.0) for token in letters], src_lang="en_XX", tgt_lang="ro_RO")
+    tokenizer.save_pretrained(folder)
+    task = open_task(make_job(folder, table, task=TASK))
+    start = tokenizer.convert_tokens_to_ids("ro_RO")
+    [batch] = task.batches("train", [range(4)])
+    assert set(batch["decoder_input_ids"][:, 0].tolist()) == {start}
+    assert task.build_model().module.generation_config.decoder_start_token_id == start
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("marian", {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 320}),
+        ("fsmt", {"langs": ["en", "de"], "src_vocab_size": 320, "tgt_vocab_size": 320}),
+    ],
+)
+def test_an_output_layer_stays_tied_to_the_decoder_s_own_embeddings_and_a_cache_shows_nothing_ahead(
+    table: Path, tmp_path: Path, family: str, config: dict[str, Any]
+) -> None:
+    folder = seq2seq_folder(tmp_path / "m", family, **config)
+    task = open_task(make_job(folder, table, task=TASK, adapter={"type": "LoRA"}))
+    loaded = task.build_model()
+    with torch.no_grad():
+        for name, parameter in loaded.module.named_parameters():
+            if name in loaded.adapter_parameters:
+                parameter.add_(torch.randn_like(parameter) / 8)
+    task.export(loaded.module, tmp_path / "out", "Merged")
+    with patch.object(export, "reload", plain_outputs):
+        task.verify_export(tmp_path / "out", "Merged", loaded.module)
+
+
 def test_a_fresh_process_with_plain_transformers_gives_equal_logits(folders: Path, table: Path, tmp_path: Path) -> None:
     task = open_task(make_job(folders / "t5", table, task=TASK))
     module = task.build_model().module

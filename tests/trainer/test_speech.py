@@ -150,6 +150,7 @@ def test_a_language_has_to_be_one_of_the_models(folder):
         (["  ", "who"], "no text in column 'text' of row 23"),
         (["x" * 70], "row 24, column 'text': it has 71 tokens, and the model's decoder has places for 62"),
         (["who <|endoftext|>"], "row 24, column 'text': it holds the special token <|endoftext|>"),
+        (["<|0.00|> who"], "row 24, column 'text': it holds the special token <|0.00|>"),
     ],
 )
 def test_a_text_that_cannot_be_learned_is_named_by_its_row(folder, texts, words):

@@ -14,6 +14,7 @@ from unfreeze_api.tasks.alignment import COLUMNS
 from unfreeze_trainer.commands.facts import facts_of
 from unfreeze_trainer.commands.guess import guess, of_folder
 from unfreeze_trainer.commands.guessed import Guess
+from unfreeze_trainer.commands.hints import require_no_transcripts
 from unfreeze_trainer.commands.layout import Layout, find_layout
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.delimited import SEPARATED
@@ -94,6 +95,7 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
     """
     layout = find_layout(path)
     if layout.kind != "Table":
+        require_no_transcripts(path)
         guessed = of_folder(layout.kind)
         if task not in (None, guessed.task):
             raise JobError(

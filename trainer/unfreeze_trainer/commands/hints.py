@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
 
 from unfreeze_trainer.commands.facts import Facts
 from unfreeze_trainer.data.samples import SEVERAL_TEXTS
@@ -16,6 +18,10 @@ _FORMS = (
     ),
     (re.compile(r"\s*[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+\s*"), "a decimal comma: write a point (1.5)"),
 )
+_UNREAD = re.compile(r".*(\.(?:3gp|aac|aif|aiff|amr|caf|m4a|mp4|webm|wma))", re.IGNORECASE)
+"""Names of clips in formats that are not read."""
+_TRANSCRIPTS = "*.trans.txt"
+_LOOKED_FOLDERS = 64
 _NUMBER = re.compile(r"\s*[+-]?[0-9.,]+\s*")
 _SPAN = 3
 """Start, end and label."""
@@ -53,6 +59,17 @@ def of_several_texts(facts: Mapping[str, Facts]) -> str:
     return "".join(f". Column {name} holds {SEVERAL_TEXTS}" for name in names)
 
 
+def require_no_transcripts(folder: Path) -> None:
+    """Raise JobError InvalidData where transcripts lie beside clips, as in LibriSpeech, whose folders would count as labels."""
+    within = islice(folder.glob("**/"), _LOOKED_FOLDERS)
+    if found := next((file for one in within for file in one.glob(_TRANSCRIPTS)), None):
+        raise JobError(
+            "InvalidData",
+            f"{folder}: what is said in its clips stands in files like {quoted(str(found.relative_to(folder)))}, as in LibriSpeech, which are"
+            " not read: write a table with a row for each clip, its path as audio and its text as text, and name that",
+        )
+
+
 def _of_table(facts: Mapping[str, Facts]) -> Iterator[str]:
     for one in facts.values():
         if said := _of_lists(one):
@@ -61,6 +78,12 @@ def _of_table(facts: Mapping[str, Facts]) -> Iterator[str]:
             yield (
                 f"Column {quoted(repr(one.name))} holds objects: tasks read single values, so write what is needed of them into"
                 " columns of their own (pandas.json_normalize does)"
+            )
+        elif one.values and all(names := [_UNREAD.fullmatch(value) for value in one.values]):
+            ends = ", ".join(sorted({name[1].lower() for name in names if name}))
+            yield (
+                f"Column {quoted(repr(one.name))} names clips of a format that is not read ({ends}): write them as FLAC, WAV, OGG or MP3, with the"
+                " new names in the table"
             )
         elif one.values and all(_NUMBER.fullmatch(value) for value in one.values):
             written = (what for form, what in _FORMS if any(form.fullmatch(value) for value in one.values))

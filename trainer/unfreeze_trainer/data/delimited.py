@@ -150,7 +150,8 @@ def require_closed_quotes(path: str, rows: int, where: str) -> None:
 
     Of one that swallows none, but is no part of its text any more, the log has a warning.
     """
-    if broken := broken_quote(path, rows, SEPARATED[suffixes(path)[0]], where):
+    separator = SEPARATED[suffixes(path)[0]]
+    if broken := broken_quote(path, rows, separator, where):
         place = f"{where}: {f'row {broken.row}' if broken.row else 'the header'}, on line {broken.line},"
         if not broken.lost:
             log.warning(
@@ -168,8 +169,16 @@ def require_closed_quotes(path: str, rows: int, where: str) -> None:
         raise JobError(
             "InvalidData",
             f"{place} has a quote that is not closed, or closed before the end of its cell: the rows after it would count as"
-            " its text. Close it, or write quotes that belong to the text twice, in a quoted cell",
+            " its text. Close it, or write quotes that belong to the text twice, in a quoted cell"
+            + _PLAIN
+            * (separator == "\t"),
         )
+
+
+_PLAIN = (
+    ". Where quotes are signs like others, as in Common Voice's tables, pandas writes the file so: pandas.read_csv(FILE, sep='\\t',"
+    " quoting=3).to_csv(NEW, sep='\\t', index=False)"
+)
 
 
 def _require_separator(header: Sequence[str], where: str, separator: str) -> None:

@@ -8,7 +8,7 @@ template has to say which tokens are the model's; those that do not say it give 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain, pairwise
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unfreeze_trainer.data.dialogues import ANSWERING, RowError, shown
+from unfreeze_trainer.data.dialogues import ANSWERING, WEIGHT, RowError, shown
 from unfreeze_trainer.data.tokens import PAD_MULTIPLE
 from unfreeze_trainer.errors import one_line, quoted
 
@@ -63,6 +63,8 @@ class Renderer:
         self._ends = [token for token in ends if token.strip()]
         self.answers = 0
         """Of dialogues that something is learned of."""
+        self.first = 0
+        """Of these answers, how many nothing comes before: nobody asks for them, and they are not learned."""
         self.rewritten = 0
         """Of these answers, how many are not learned, since the template writes them otherwise once others follow."""
         self.unasked = 0
@@ -84,8 +86,8 @@ class Renderer:
         if self._annotation == "Completions":
             prompt, completion = row
             return prompt, completion.rstrip().removesuffix(self._tokenizer.eos_token or "")
-        messages = json.loads(row)
-        last = max(number for number, message in enumerate(messages) if message["role"] == ANSWERING)
+        messages, unweighed = _weighed(row)
+        last = max(number for number in _answers(messages) if number not in unweighed)
         asked, answered = self._render(messages[:last], asks=True), self._render(messages[: last + 1])
         return asked, self._answered(asked, answered, messages[last]["content"])
 
@@ -107,9 +109,30 @@ class Renderer:
         if self._annotation == "Completions":
             prompt, completion = row
             return [(prompt, self._everything), (completion, True)]
-        return self._dialogue(json.loads(row))
+        return self._dialogue(*_weighed(row))
 
-    def _dialogue(self, messages: list[dict[str, str]]) -> list[Piece]:
+    def _dialogue(self, messages: list[dict[str, str]], unweighed: Collection[int]) -> list[Piece]:
+        whole = self._written(messages)
+        if self._everything:
+            if unweighed:
+                said = f": message {min(unweighed) + 1} has the weight 0, and all tokens are to be learned (lossOn)"
+                raise RowError(f"{said}: choose Completions, or remove the weight")
+            return [(whole, True)]
+        edges = [0]
+        answers = [number for number in _answers(messages) if number not in unweighed]
+        asked = [number for number in answers if number]
+        for number in asked:
+            begin, end = self._answer(messages, number, whole)
+            edges += [begin, end] if edges[-1] <= begin < end else []
+        if len(edges) == 1:
+            raise _untold(answers[-1] + 1, len(messages))
+        self.answers += len(answers)
+        self.first += len(answers) - len(asked)
+        self.rewritten += len(asked) - len(edges) // 2
+        return [(whole[low:high], bool(place % 2)) for place, (low, high) in enumerate(pairwise([*edges, len(whole)]))]
+
+    def _written(self, messages: list[dict[str, str]]) -> str:
+        """Return a dialogue as the template writes it. RowError: it holds a special token, or a message is left out."""
         for number, message in enumerate(messages, 1):
             for token in self._special:
                 if token in message["content"]:
@@ -119,7 +142,7 @@ class Renderer:
                     )
         whole = self._render(messages)
         bare = _bare(whole)
-        answers = [number for number, message in enumerate(messages) if message["role"] == ANSWERING]
+        answers = _answers(messages)
         for number, message in enumerate(messages):
             quoted_once = json.dumps(message["content"], ensure_ascii=False)[1:-1]  # as Llama 3.1 writes what tools say
             if number not in answers[:-1] and all(_bare(one) not in bare for one in (message["content"], quoted_once)):
@@ -130,26 +153,19 @@ class Renderer:
                     f": the chat template leaves out message {number + 1}, of role {message['role']}{what}:"
                     f" {shown(message['content'])}; {remedy}"
                 )
-        if self._everything:
-            return [(whole, True)]
-        edges = [0]
-        for number in answers:
-            begin, end = self._answer(messages, number, whole)
-            edges += [begin, end] if edges[-1] <= begin < end else []
-        if len(edges) == 1:
-            raise _untold(answers[-1] + 1, len(messages))
-        self.answers += len(answers)
-        self.rewritten += len(answers) - len(edges) // 2
-        return [(whole[low:high], bool(place % 2)) for place, (low, high) in enumerate(pairwise([*edges, len(whole)]))]
+        return whole
 
     def _answer(self, messages: list[dict[str, str]], number: int, whole: str) -> tuple[int, int]:
         """Return where an answer begins in a dialogue's text, and where what ends it is over; twice the same if it does not stand there."""
         try:
             asked = self._render(messages[:number], asks=True)
         except RowError as error:
-            raise RowError(f": nothing comes before message {number + 1}, of role {ANSWERING}: {error}") from error
+            what = (
+                f"what comes before message {number + 1}, of role {ANSWERING}, is none that a model could be asked with"
+            )
+            raise RowError(f": {what}{error}") from error
         answered = self._render(messages[: number + 1])
-        before = self._render(messages[:number]) if number else ""
+        before = self._render(messages[:number])
         begin, least = _shared(asked, answered), _shared(before, asked)
         # Some templates put an end of text at the end of a whole dialogue, wherever it ends.
         ends = (answered, answered.removesuffix(self._tokenizer.eos_token or ""))
@@ -269,11 +285,13 @@ class DialogueTokens:
         if list(chain.from_iterable(parts)) != whole:
             parts = self._prefixed(pieces, whole) or parts
         ids = np.fromiter(chain.from_iterable(parts), np.int32)
-        learned = np.repeat([learns for _, learns in pieces], [len(part) for part in parts]).astype(np.bool_)
-        if not len(ids):
+        # Answers may follow each other with nothing between them: what is after an end is so within each.
+        of_parts = [
+            _up_to_stop(part, self._stops or ()) & learns for (_, learns), part in zip(pieces, parts, strict=True)
+        ]
+        learned = np.concatenate([np.empty(0, np.bool_), *of_parts])
+        if not len(ids) or self._stops is not None:
             return ids, learned
-        if self._stops is not None:
-            return ids, learned & ~_after_stops(ids, learned, self._stops)
         before = [] if whole[: len(self._before)] == self._before else self._before
         after = [] if ids[-1] in self._after else self._after
         return (
@@ -330,6 +348,17 @@ class DialogueTokens:
         return int(np.searchsorted(self._ends, beyond[0], side="right")), int(self._ids[beyond[0]])
 
 
+def _weighed(row: str) -> tuple[list[dict[str, str]], list[int]]:
+    """Return the messages of a dialogue, and which of them have the weight 0."""
+    messages = json.loads(row)
+    return messages, [number for number, message in enumerate(messages) if message.pop(WEIGHT, 1) == 0]
+
+
+def _answers(messages: list[dict[str, str]]) -> list[int]:
+    """Return which messages are answers."""
+    return [number for number, message in enumerate(messages) if message["role"] == ANSWERING]
+
+
 def _bare(text: str) -> str:
     """Return a text without blanks: templates put them, and take them away, around what is thought and what is said."""
     return "".join(text.split())
@@ -343,6 +372,11 @@ def _shared(one: str, other: str) -> int:
 
 
 def _untold(number: int, messages: int) -> RowError:
+    if number == 1:
+        return RowError(
+            f": nothing comes before message 1, of role {ANSWERING}, the only one that could be learned: put what is asked before it, or"
+            " remove the row"
+        )
     if number < messages:
         return RowError(
             f": the chat template writes message {number}, of role {ANSWERING}, otherwise once others follow, so what is learned of it"
@@ -368,15 +402,10 @@ def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
     return before, [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
 
 
-def _after_stops(ids: np.ndarray, learned: np.ndarray, stops: Sequence[int]) -> np.ndarray:
-    """Return which tokens stand after a stop within a run of learned ones, bool of shape (tokens,)."""
-    found = np.zeros(len(ids), dtype=np.bool_)
-    edges = np.flatnonzero(np.diff(learned, prepend=False, append=False))
-    for low, high in zip(edges[::2], edges[1::2], strict=True):
-        stop = np.flatnonzero(np.isin(ids[low:high], stops))
-        if stop.size:
-            found[low + stop[0] + 1 : high] = True
-    return found
+def _up_to_stop(ids: Sequence[int], stops: Sequence[int]) -> np.ndarray:
+    """Return which tokens are the first stop or stand before it, all where there is none; bool of shape (tokens,)."""
+    found = np.isin(np.asarray(ids, np.int64), stops)
+    return np.asarray(np.cumsum(found) - found == 0)
 
 
 def _nothing_left(tokens: int, kept: int, remedy: str) -> str:

@@ -28,6 +28,8 @@ ANSWERING = "assistant"
 """Who of them is the model."""
 _OTHERS = {"human": "user", "prompter": "user", "gpt": ANSWERING, "bot": ANSWERING, "model": ANSWERING, "ai": ANSWERING}
 """What roles are called elsewhere."""
+WEIGHT = "weight"
+"""Of an answer: 0 has it read and not learned, as OpenAI's files say it. Others have none here."""
 _KEYS = {"role", "content"}
 _EMPTY: tuple[Any, ...] = ([], {}, "")
 _HALF = re.compile("[\ud800-\udfff]")
@@ -133,7 +135,7 @@ def without(source: DataSource, wrong: Iterable[tuple[int, str]], *, skip: bool)
     return source, kept
 
 
-def _dialogue(cell: Any, column: str) -> list[dict[str, str]]:
+def _dialogue(cell: Any, column: str) -> list[dict[str, Any]]:
     """Return a cell that is a dialogue in which the model says something."""
     if cell is None:
         raise RowError(f": no messages in column {column!r}; fill them in, or remove the row")
@@ -160,6 +162,10 @@ def _dialogue(cell: Any, column: str) -> list[dict[str, str]]:
         raise RowError(
             f", column {column!r}: no message is of role {ANSWERING}, so there is nothing to learn; roles are {roles}"
         )
+    if all(one["role"] != ANSWERING or WEIGHT in one for one in found):
+        raise RowError(
+            f", column {column!r}: all messages of role {ANSWERING} have the weight 0: give one the weight 1, or remove the row"
+        )
     return found
 
 
@@ -171,7 +177,7 @@ def _says_nothing(one: Any) -> bool:
     return content is None or (isinstance(content, str) and not content.strip())
 
 
-def _message(one: Any, number: int, column: str) -> dict[str, str]:
+def _message(one: Any, number: int, column: str) -> dict[str, Any]:
     what = f", column {column!r}: message {number}"
     if not isinstance(one, dict):
         raise RowError(f"{what} is {shown(one)}, and messages are {{role, content}}")
@@ -184,6 +190,11 @@ def _message(one: Any, number: int, column: str) -> dict[str, str]:
         meant = _OTHERS.get(str(one["role"]).lower(), str(one["role"]).lower())
         hint = f"; did you mean {meant!r}?" if meant in ROLES else "."
         raise RowError(f"{what} has the role {shown(one['role'])}{hint} Roles are {', '.join(ROLES)}")
+    weight = one.pop(WEIGHT, 1) if one["role"] == ANSWERING else 1
+    if weight not in (0, 1):
+        raise RowError(
+            f"{what} has the weight {shown(weight)}: it is 1 where the message is to be learned, and 0 where not"
+        )
     if more := sorted(one.keys() - _KEYS):
         raise RowError(
             f"{what} has {', '.join(map(repr, more))} beside role and content, which is not read: remove it, or write it into content"
@@ -200,7 +211,7 @@ def _message(one: Any, number: int, column: str) -> dict[str, str]:
             f"{what} holds {half[0]!a}, half of a character in UTF-16, in {shown(content)}: no tokenizer has it; write the whole character,"
             " or remove it"
         )
-    return {"role": one["role"], "content": content}
+    return {"role": one["role"], "content": content} | ({} if weight else {WEIGHT: 0})
 
 
 def shown(value: Any) -> str:

@@ -135,6 +135,11 @@ class Dialogues(Modality):
                 f" that are to be learned lie beyond, and {ends} samples lose the end of what is learned, so that they do not teach"
                 f" the model to stop: {self._longer}"
             )
+        if renderer.first:
+            yield (
+                f"{renderer.first} of {renderer.answers} answers begin their dialogue, and nothing asks for them: the model reads them and"
+                " does not learn them. To have them learned put a message before each"
+            )
         if renderer.rewritten:
             yield (
                 f"the chat template writes {renderer.rewritten} of {renderer.answers} answers otherwise once others follow: the model"

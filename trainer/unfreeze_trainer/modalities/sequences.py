@@ -46,6 +46,10 @@ class EncoderDecoder(Protocol):
     def stops(self) -> list[int]:
         """Tokens at which the model ends what it says."""
 
+    @property
+    def least(self) -> int:
+        """Tokens of the shortest target that the model can say by its own files."""
+
 
 @dataclass(frozen=True)
 class Names:
@@ -146,6 +150,11 @@ class Sequences(Modality):
             yield (
                 f"{cut} of {len(targets.beyond)} targets are cut: they are longer than {self.max_lengths[1]} tokens. {beyond} of {whole}"
                 f" tokens that are to be learned lie beyond, and these targets do not teach the model to stop: {self._longer('target')}"
+            )
+        if short := int((targets.lengths < self._model.least).sum()):
+            yield (
+                f"{short} of {len(targets.lengths)} targets have fewer than {self._model.least} tokens, and the model says no shorter text by its"
+                " generation_config.json: set min_length there to 0, unless others are to be longer than these"
             )
         for part, tokens, does in (("source", sources, "reads"), ("target", targets, "learns to write")):
             if unknown := tokens.unknown():

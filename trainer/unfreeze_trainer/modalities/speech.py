@@ -112,7 +112,10 @@ class Speech(Transcribed):
 
     def _wrong(self, tokens: SequenceTokens) -> Iterator[tuple[int, str]]:
         """Yield the rows that cannot be learned, each with why, in order."""
-        special = set(self._writes.tokenizer.all_special_ids)
+        special = {
+            *self._writes.tokenizer.all_special_ids,
+            *self._writes.tokenizer.added_tokens_decoder,
+        }  # time stamps, too
         for row, length in enumerate(tokens.lengths.tolist()):
             ids = tokens.of(row).tolist()
             if not length:

@@ -8,12 +8,11 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import PREPROCESSOR_FILES, listing
-from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, load_classifier, open_config
+from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, keep_fixed, load_classifier, open_config
 from unfreeze_trainer.models.padding import hide_padding
 
 DEFAULT_SECONDS = 30.0
@@ -233,16 +232,3 @@ def shorten(encoder: Any, positions: int) -> None:
     encoder.embed_positions = nn.Embedding(*weight.shape)
     encoder.embed_positions.weight = nn.Parameter(weight)
     encoder.max_source_positions = positions
-
-
-def keep_fixed(module: Any) -> None:
-    """Make buffers of the parameters that a class of transformers exempts from training, which its from_pretrained forgets."""
-    with torch.device("meta"):
-        skeleton = type(module)(module.config)
-    for name, parameter in skeleton.named_parameters():
-        if not parameter.requires_grad:
-            path, _, own = name.rpartition(".")
-            part = module.get_submodule(path)
-            weight = getattr(part, own)
-            delattr(part, own)
-            part.register_buffer(own, weight.detach())

@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, from_folder, open_config, seeded
+from unfreeze_trainer.models.loading import (
+    be_quiet,
+    check_complete,
+    failed,
+    from_folder,
+    keep_fixed,
+    open_config,
+    seeded,
+)
 
 GENERATION = "generation_config.json"
 """Says, beside a model, at which tokens it stops."""
@@ -40,6 +48,8 @@ _KINDS = {
 
 def load_language_model(path: str, where: str, *, auto: str, random: bool, seed: int) -> nn.Module:
     """Load a model of transformers with its own output layer, in float32, in training mode.
+
+    What its class never trains (the sinusoidal positions of Marian and Pegasus) becomes buffers of the same names.
 
     Parameters
     ----------
@@ -84,6 +94,7 @@ def load_language_model(path: str, where: str, *, auto: str, random: bool, seed:
             f"{where}: the weights lack {', '.join(lost[:3])}, and what gives the next token is not drawn anew: choose a model that was"
             f" saved as {'an' if called[0] in 'aeiou' else 'a'} {called}",
         )
+    keep_fixed(module)
     return module.train()
 
 
@@ -135,8 +146,18 @@ def generation_options(path: str, where: str) -> Any:
     return found
 
 
-def start_token(path: str, where: str) -> int:
+def as_published(options: Any) -> None:
+    """Have options of generation that were changed be saved as those are that nobody changed.
+
+    Of changed ones transformers refuses what it passes over otherwise, as a temperature without do_sample.
+    """
+    options._original_object_hash = hash(options)  # noqa: SLF001 - it has no other way
+
+
+def start_token(path: str, where: str, *, language: int | None = None) -> int:
     """Return the id of the token that a decoder beside an encoder reads first, as transformers generates.
+
+    Where its files say none it is the one of the language that targets end with (mBART): so was it pretrained.
 
     Raises
     ------
@@ -144,7 +165,8 @@ def start_token(path: str, where: str) -> int:
         InvalidModel: neither generation_config.json nor config.json says it.
     """
     config, options = open_config(path, where), generation_options(path, where)
-    given = (options.decoder_start_token_id, getattr(config, "decoder_start_token_id", None), options.bos_token_id)
+    said = (options.decoder_start_token_id, getattr(config, "decoder_start_token_id", None))
+    given = (*said, language, options.bos_token_id)
     found = next((token for token in given if isinstance(token, int)), None)
     if found is None:
         raise JobError(

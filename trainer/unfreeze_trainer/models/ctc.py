@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze_trainer.errors import JobError, quoted
-from unfreeze_trainer.models.audio import UNTRAINED, audio_kinds, keep_fixed, layer_drops
+from unfreeze_trainer.models.audio import UNTRAINED, audio_kinds, layer_drops
 from unfreeze_trainer.models.folders import tokenizer_files
 from unfreeze_trainer.models.loading import (
     be_quiet,
     check_complete,
+    keep_fixed,
     load_headed,
     open_config,
 )

@@ -189,6 +189,19 @@ def check_complete(
             )
 
 
+def keep_fixed(module: Any) -> None:
+    """Make buffers of the parameters that a class of transformers exempts from training, which its from_pretrained forgets."""
+    with torch.device("meta"):
+        skeleton = type(module)(module.config)
+    for name, parameter in skeleton.named_parameters():
+        if not parameter.requires_grad:
+            path, _, own = name.rpartition(".")
+            part = module.get_submodule(path)
+            weight = getattr(part, own)
+            delattr(part, own)
+            part.register_buffer(own, weight.detach())
+
+
 def be_quiet() -> None:
     """Switch off transformers' progress bars and its report of missing keys: a new head is what is asked for."""
     from transformers.utils import logging

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from unfreeze_trainer.errors import JobError, quoted
-from unfreeze_trainer.models.audio import keep_fixed, layer_drops, shorten
-from unfreeze_trainer.models.causal_lm import generation_options, load_language_model, start_token
-from unfreeze_trainer.models.loading import open_config
+from unfreeze_trainer.models.audio import layer_drops, shorten
+from unfreeze_trainer.models.causal_lm import as_published, generation_options, load_language_model, start_token
+from unfreeze_trainer.models.loading import keep_fixed, open_config
 
 AUTO = "AutoModelForSpeechSeq2Seq"
 _KIND = "whisper"
@@ -158,6 +158,7 @@ def load_speech_model(
     if prompt.language:  # else what older files say stays
         for name, value in {"language": prompt.language, "task": prompt.task, "forced_decoder_ids": None}.items():
             setattr(module.generation_config, name, value)
+    as_published(module.generation_config)
     trained: nn.Module = module
     return trained.train()
 

@@ -29,6 +29,7 @@ from unfreeze_trainer.models.adapters.targets import ALL_LINEAR, find_targets, n
 from unfreeze_trainer.models.blocks import HEAD, Block
 from unfreeze_trainer.models.hook import StepHook
 from unfreeze_trainer.models.loading import seeded
+from unfreeze_trainer.models.tied import tied_layers
 
 METHODS = {
     "LoRA": "LORA",
@@ -339,8 +340,14 @@ def _checked(module: nn.Module, head: Collection[str], spec: PeftSpec, config: A
 
 def merged(wrapped: Any) -> nn.Module:
     """Return a copy of the base model with the adapter folded in; the wrapped model stays as it is."""
-    module: nn.Module = copy.deepcopy(wrapped).merge_and_unload()
-    return module
+    ties = getattr(getattr(wrapped.get_base_model(), "config", None), "tie_word_embeddings", None)
+    module: Any = copy.deepcopy(wrapped).merge_and_unload()
+    if ties and tied_layers(
+        module
+    ):  # PEFT looks at the encoder's embeddings alone, and those of the decoder may be what is tied
+        module.config.tie_word_embeddings = ties
+    whole: nn.Module = module
+    return whole
 
 
 def save_peft(wrapped: Any, folder: Path, adapter: AdapterSpec, initial: Callable[[], Any]) -> None:
