@@ -164,13 +164,17 @@ class Renderer:
                 f"what comes before message {number + 1}, of role {ANSWERING}, is none that a model could be asked with"
             )
             raise RowError(f": {what}{error}") from error
-        answered = self._render(messages[: number + 1])
-        before = self._render(messages[:number])
-        begin, least = _shared(asked, answered), _shared(before, asked)
+        answered = whole if number + 1 == len(messages) else self._render(messages[: number + 1])
+        begin, content = _shared(asked, answered), _bare(messages[number]["content"])
         # Some templates put an end of text at the end of a whole dialogue, wherever it ends.
         ends = (answered, answered.removesuffix(self._tokenizer.eos_token or ""))
         end = next((len(text) for text in ends if whole.startswith(text)), 0)
-        if begin < least or _bare(messages[number]["content"]) not in _bare(whole[least:end]):
+        if not end:
+            return 0, 0
+        if begin == len(asked) and content in _bare(whole[begin:end]):
+            return begin, end
+        least = _shared(self._render(messages[:number]), asked)
+        if begin < least or content not in _bare(whole[least:end]):
             return 0, 0
         if begin < len(asked):
             begin = max(least, min(begin, self._content_begins(messages[:number], answered)))
