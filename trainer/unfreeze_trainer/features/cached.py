@@ -68,7 +68,7 @@ def _part(batch: Batch, places: Sequence[int]) -> Batch:
         return batch
     chosen = list(places)
     return {
-        name: tensor.unflatten(0, (-1, count))[:, chosen].flatten(0, 1)
+        name: tensor.reshape(len(tensor) // count, count, *tensor.shape[1:])[:, chosen].flatten(0, 1)
         for name, tensor in batch.items()
         if name != LEARNED
     }
