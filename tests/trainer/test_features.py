@@ -177,6 +177,16 @@ def test_rows_go_from_one_worker_to_another():
     assert all(torch.equal(others[index][0], rows[index][0]) for index in (1, 4, 5))
 
 
+def test_of_some_samples_all_texts_are_taken():
+    """A prompt of each stands behind the texts of all, as in an evaluation of ImageText."""
+    batch = {"images": torch.arange(3), "texts": torch.tensor([[0], [1], [2], [10], [11], [12]])}
+    part = cached._part(batch, [0, 2])
+    assert {name: tensor.flatten().tolist() for name, tensor in part.items()} == {
+        "images": [0, 2],
+        "texts": [0, 2, 10, 12],
+    }
+
+
 def test_encoders_side_by_side_remember_nothing_that_memory_has_no_room_for(monkeypatch):
     encoders, remembers = Encoders({}, {}, {}), []
     monkeypatch.setattr(CachedTask, "_fill_once", lambda *_: remembers.append(encoders._keys is not None))

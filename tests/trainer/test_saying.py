@@ -14,10 +14,12 @@ from tests.trainer.engine_group import open_run
 from tests.trainer.jobs import decoder_folder, make_job, seq2seq_folder, write_dialogues, write_sequences
 from tests.trainer.saying_group import TABLES, said
 from unfreeze_api.cli import main
+from unfreeze_trainer.commands.generated import spoken
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import Question
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training import saying
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.saying import Saying, say
@@ -93,6 +95,30 @@ def test_a_model_that_stops_at_a_text_stops_there(folder):
         module.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0, stop_strings=stops)
         assert say(module, question, 16, torch.device("cpu")) == text.partition(end)[0]
     assert told[0] >= told[1] == told[2] < 16
+
+
+def test_of_equal_questions_the_first_is_asked(monkeypatch):
+    """As of a picture with several texts, each in a row of its own."""
+    asked = []
+
+    def answer(_, question, *__):
+        asked.append(question.right)
+        return f"{question.inputs['input_ids']}"
+
+    monkeypatch.setattr(saying, "say", answer)
+    pictures = [torch.zeros(2), torch.zeros(2), torch.ones(2), torch.zeros(2)]
+    questions = [
+        Question({"images": picture, "input_ids": [n // 3]}, str(n), None, str) for n, picture in enumerate(pictures)
+    ]
+    task = SimpleNamespace(splits={"test": 4}, asked=lambda _, index: questions[index])
+    found = [*spoken(SimpleNamespace(task=task, module=None, device=None), 4)]
+    assert [(index, text, question.right) for index, text, question in found] == [
+        (0, "[0]", "0"),
+        (1, "[0]", "1"),
+        (2, "[0]", "2"),
+        (3, "[1]", "3"),
+    ]
+    assert asked == ["0", "2", "3"]
 
 
 def test_how_long_it_takes_is_known_of_as_many_tokens_as_it_may_say(folder):

@@ -39,11 +39,17 @@ def generated(asked: Asked, most: int) -> dict[str, float]:
 
 
 def spoken(asked: Asked, most: int) -> Iterator[tuple[int, str, Question]]:
-    """Yield the index of each sample that can be read, what a model says of it, and what it was asked. Parameters and errors as of `generated`."""
+    """Yield the index of each sample that can be read, what a model says of it, and what it was asked. Parameters and errors as of `generated`.
+
+    Of equal questions, as a picture with several texts is in each of its rows, the first is asked.
+    """
+    import torch
+
     from unfreeze_trainer.commands.asked import SPLIT
+    from unfreeze_trainer.features.keys import row_keys
     from unfreeze_trainer.training.saying import say
 
-    task = asked.task
+    task, known = asked.task, dict[bytes, str]()
     for index in range(task.splits[SPLIT]):
         if (found := task.asked(SPLIT, index)) is None:
             raise JobError(
@@ -54,7 +60,10 @@ def spoken(asked: Asked, most: int) -> Iterator[tuple[int, str, Question]]:
         if not found.readable:
             task.unread[SPLIT].add(index)
             continue
-        yield index, say(asked.module, found, most, asked.device), found
+        [key] = row_keys({name: torch.as_tensor(values)[None] for name, values in found.inputs.items()})
+        if key not in known:
+            known[key] = say(asked.module, found, most, asked.device)
+        yield index, known[key], found
 
 
 def written(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict[str, pa.Array]]:

@@ -62,10 +62,16 @@ def split_bytes(task: Task, cut: Cut, split: str) -> int:
 
 
 def _part(batch: Batch, places: Sequence[int]) -> Batch:
-    """Return some samples of a batch, all of them without a copy."""
-    if len(places) == len(next(iter(batch.values()))):
+    """Return some samples of a batch, all of them without a copy. Where each has several texts, the first ones of all stand first."""
+    count = len(next(iter(batch.values())))
+    if len(places) == count:
         return batch
-    return {name: tensor[list(places)] for name, tensor in batch.items() if name != LEARNED}
+    chosen = list(places)
+    return {
+        name: tensor.reshape(len(tensor) // count, count, *tensor.shape[1:])[:, chosen].flatten(0, 1)
+        for name, tensor in batch.items()
+        if name != LEARNED
+    }
 
 
 class CachedTask:

@@ -89,14 +89,21 @@ class ImageText(ComposedTask):
         if self._tells:
             yield from self._pictures(split, batches)
             return
-        found = super().batches(split, batches, epoch_seed=epoch_seed)
+        for batch in super().batches(split, batches, epoch_seed=epoch_seed):
+            yield self._prompted(split, batch)
+
+    def remembered(self, split: str, batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], Batch]]:
+        """Yield each list of sample indices with its batch as `batches` does, without pictures."""
+        for indices, batch in super().remembered(split, batches):
+            yield indices, self._prompted(split, batch)
+
+    def _prompted(self, split: str, batch: Batch) -> Batch:
+        """Return a batch with the prompts behind its texts that its samples bring along; in training there are none."""
         if split == "train" or not self._prompts:
-            yield from found
-            return
+            return batch
         each = -(-len(self._prompts) // self.splits[split])
-        for batch in found:
-            which = brought(batch[SAMPLES].tolist(), each, len(self._prompts))
-            yield self.modality.beside(batch, [self._prompts[number] for number in which])
+        which = brought(batch[SAMPLES].tolist(), each, len(self._prompts))
+        return self.modality.beside(batch, [self._prompts[number] for number in which])
 
     def _pictures(self, split: str, batches: Iterable[Sequence[int]]) -> Iterator[Batch]:
         part, unread = self._splits[split], self.unread[split]
@@ -118,10 +125,6 @@ class ImageText(ComposedTask):
             self._classes = functional.normalize(means, dim=-1)
         pictures = functional.normalize(self.library.of_pictures(module, batch), dim=-1)
         return self.library.scale(module) * pictures @ self._classes.T
-
-    def repeats(self, split: str) -> bool:  # noqa: ARG002 - of no split
-        """Return False: no module gives all that the rest needs of both towers, so nothing is computed once."""
-        return False
 
     @cached_property
     def overlaps(self) -> dict[str, int]:
