@@ -13,9 +13,9 @@ WORKER = ("-m", "tests.trainer.mlp")
 libraries._TRANSFORMERS = ()  # which an MLP does without
 
 
-def be_agent(environment: dict[str, str], log: Path, stacks_seconds: float, way: socket.socket) -> None:
-    """Be an agent; what it starts are forks of the server that it is given a way to."""
-    os.environ |= environment | {ENV: str(way.detach())}
+def be_agent(environment: dict[str, str], log: Path, stacks_seconds: float, way: socket.socket | None) -> None:
+    """Be an agent; what it starts are forks of the server that it is given a way to, or of its own."""
+    os.environ |= environment | ({} if way is None else {ENV: str(way.detach())})
     log_to(log)
     agent.STACKS_SECONDS = stacks_seconds
     agent.main(WORKER)

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,12 @@ MOST_STARTS = 20
 
 
 class Pods:
-    """Agents forked from a process that has imported everything; their workers are forks of one that serves them all."""
+    """Agents forked from a process that has imported everything; their workers are forks of one that serves them all.
 
-    def __init__(self, ways: list[socket.socket], folder: Path, run: Path | None = None, **options):
+    Without ways to that each agent has a server of its own, as in a pod.
+    """
+
+    def __init__(self, folder: Path, run: Path | None = None, *, ways: list[socket.socket] | None = None, **options):
         folder.mkdir(exist_ok=True)
         self.ways = ways
         self.folder, self.port = folder, free_port()
@@ -49,7 +53,7 @@ class Pods:
             "UNFREEZE_TERMINATION_LOG": str(self.folder / f"termination-{index}"),
         }
         log = self.folder / f"pod-{index}.log"
-        with self.ways.pop() as way:
+        with nullcontext() if self.ways is None else self.ways.pop() as way:
             self.processes[index] = FORKS.Process(target=be_agent, args=(environment, log, STACKS_SECONDS, way))
             self.processes[index].start()
 
@@ -104,7 +108,7 @@ def pods(ranks, ways, tmp_path):
     made = []
 
     def make(folder: Path = tmp_path, run: Path | None = None, **options) -> Pods:
-        made.append(Pods(ways, folder, run, **options))
+        made.append(Pods(folder, run, ways=ways, **options))
         return made[-1]
 
     yield make

@@ -400,7 +400,7 @@ def test_heads_that_the_base_has_brought_can_lose_something(places, tmp_path, mo
     rates = {"type": "FeatureExtraction", "learningRate": {"head": 0.3}}
     found, shares = forgotten(places, tmp_path / "run", "ImageText", {}, monkeypatch, strategy=rates, task=frozen)
     assert shares["image"] == 0 < shares["text"]
-    assert "fewer of the anchor's pictures and texts find each other" in found.message
+    assert "of the anchor's pictures and texts find each other" in found.message
     assert found.evidence[0].name.endswith("by text")
 
 

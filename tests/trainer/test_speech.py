@@ -296,7 +296,7 @@ def test_a_clip_that_cannot_be_read_at_the_end_of_a_chunk_takes_no_text_of_the_n
         job = SimpleNamespace(task=SimpleNamespace(type="SpeechRecognition", of=lambda _: None))
 
         def asked(self, _, index):
-            return SimpleNamespace(readable=index != 2, index=index)
+            return SimpleNamespace(readable=index != 2, index=index, inputs={"clip": [index]})
 
         def rows(self, _, read, **__):
             return {"row": pa.array(read + 1)}
