@@ -172,6 +172,16 @@ def test_what_is_said_of_a_job_waits_for_the_pods_of_all_new_ones():
     assert woken == [a, b, a], "of one that has a status every change is looked at"
 
 
+def test_a_job_whose_pods_are_there_as_it_is_looked_at_is_not_woken_by_itself():
+    jobs, pods, woken, _ = new_jobs()
+    a, b = ("ns", "a"), ("ns", "b")
+    jobs.done(b)
+    jobs.wait(a, 1)
+    pods.grow(a, known=True)
+    jobs.wait(a, 1)
+    assert (woken, jobs.busy) == ([], False)
+
+
 def test_a_pod_that_runs_waits_for_nobody_and_nobody_for_pods_that_are_never_made():
     jobs, pods, woken, now = new_jobs()
     a, b, c = ("ns", "a"), ("ns", "b"), ("ns", "c")

@@ -63,9 +63,10 @@ class NewJobs:
 
     def wait(self, key: Key, nodes: int) -> None:
         """Note that a job's first status waits for the scheduler's word on so many pods, or for other jobs' pods."""
-        self._unsaid[key] = nodes
+        self._unsaid.pop(key, None)  # it is looked at just now, and need not be woken
         if len(self._pods(key)) >= nodes:
             self._made(key)
+        self._unsaid[key] = nodes
 
     def done(self, key: Key) -> None:
         """Note that something is said of a job, or that it is gone."""
