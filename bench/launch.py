@@ -165,14 +165,14 @@ class Client:
 
         return post
 
-    async def one_by_one(self, count: int) -> dict[str, float]:
+    async def one_by_one(self, alone: int) -> dict[str, float]:
         """Start so many jobs, each when everybody is done with the one before."""
-        jobs = names(count)
+        jobs = names(alone)
         post, mark = self.prepare(jobs), self.plane.cluster.mark()
         for number, name in enumerate(jobs, start=1):
             await post(name)
             await self.settled(number, quiet=0.3)
-        return percentiles(latencies(self.plane.cluster.writes(mark), self.namespace, self.author, count), 50, 95)
+        return percentiles(latencies(self.plane.cluster.writes(mark), self.namespace, self.author, alone), 50, 95)
 
     async def at_once(self, jobs: int) -> Json:
         """Start all jobs as fast as the client can; return rates, latencies and writes."""

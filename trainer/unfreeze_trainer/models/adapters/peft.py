@@ -342,9 +342,8 @@ def merged(wrapped: Any) -> nn.Module:
     """Return a copy of the base model with the adapter folded in; the wrapped model stays as it is."""
     ties = getattr(getattr(wrapped.get_base_model(), "config", None), "tie_word_embeddings", None)
     module: Any = copy.deepcopy(wrapped).merge_and_unload()
-    if ties and tied_layers(
-        module
-    ):  # PEFT looks at the encoder's embeddings alone, and those of the decoder may be what is tied
+    # PEFT looks at the encoder's embeddings alone, and those of the decoder may be what is tied.
+    if ties and tied_layers(module):
         module.config.tie_word_embeddings = ties
     whole: nn.Module = module
     return whole
