@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from deepspeed import comm
 from safetensors.torch import load_file, save_file
 
 from tests.trainer.engine_group import ENGINES, open_run
@@ -66,12 +67,12 @@ def job_of(case: str, engine: str, folder: Path, name: str, **change: Any):
 def trained(case: str, engine: str, folder: Path, *, keeps: bool) -> dict[str, Any]:
     """Train a case; return weights, and which of them lay in half precision at the start and at the end."""
     job = job_of(case, engine, folder, "kept" if keeps else "whole")
-    with own_types(wanted=keeps):
+    with own_types(wanted=keeps), patch.object(comm, "broadcast", wraps=comm.broadcast) as sent:
         run = open_run(job, open_task(job))
     before, places = held(run.engine.module), _places(run.engine.module)
     train(run)
     run.engine.sync_buffers()
-    found = {"before": before, "after": held(run.engine.module), "metrics": run.state.metrics}
+    found = {"before": before, "after": held(run.engine.module), "metrics": run.state.metrics, "sent": sent.call_count}
     after = _places(run.engine.module)
     found["moved"] = [name for name in found["after"] if after[name] != places[name]]
     found["weights"] = {name: tensor.float() for name, tensor in run.engine.weights(run.engine.shapes).items()}

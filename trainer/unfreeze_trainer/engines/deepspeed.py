@@ -101,7 +101,7 @@ class DeepSpeedEngine(Engine):
         deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
         self._join_group()
         deepspeed.init_distributed()  # takes the group over
-        self._initialize, self._init = deepspeed.initialize, deepspeed.zero.Init
+        self._initialize, self._init = deepspeed.initialize, _of_own_weights(deepspeed.zero.Init)
         self._engine: Any = None
         self._names: list[str] = []
         """Of all that trains, in ZeRO's order."""
@@ -359,6 +359,21 @@ def _hold_inner_layers(module: nn.Module) -> None:
         if isinstance(inner := getattr(part, "base_layer", None), nn.Module):
             for parameter in inner.parameters():
                 register_external_parameter(part, parameter)
+
+
+def _of_own_weights(init: Any) -> Any:
+    """Return zero.Init that divides what each rank has itself: all have read the same files, and drawn the same new weights.
+
+    DeepSpeed 0.19 has rank 0 send each parameter first. What arrives is written over pages of mapped files, and each that is written is
+    a copy, until all tensors of its file are divided.
+    """
+
+    class OfOwnWeights(init):  # type: ignore[misc]
+        def _zero_init_param(self, parameter: Any) -> None:
+            self._convert_to_deepspeed_param(parameter)
+            parameter.partition()
+
+    return OfOwnWeights
 
 
 def _is_whole(parameter: Any) -> bool:
