@@ -125,6 +125,7 @@ def test_the_text_alone_is_learned_with_its_end_and_what_is_cut_does_not_end(tok
     assert (cut.lengths.tolist(), cut.learned.tolist(), (cut.beyond > 0).tolist()) == ([2], [2], [True])
     assert tokenizer.eos_token_id not in cut.of(0)[0]
     assert tokens_of(tokenizer, ["who is"]).of(0)[0][-1] == tokenizer.eos_token_id
+    assert [tokens_of(tokenizer, [text, "who"]).ended for text in ("who<|im_end|>", "who")] == [1, 0]
 
 
 def test_a_prompt_that_leaves_nothing_of_the_text_is_named(tokenizer):

@@ -175,6 +175,17 @@ def test_a_shard_is_shown_like_a_table(tmp_path):
     assert [column["name"] for column in json.loads(done.stdout)["sources"]["train"]["columns"]] == ["txt", "cls"]
 
 
+def test_pictures_of_several_formats_are_one_column(tmp_path):
+    members = []
+    for n in range(20):
+        said = {"url": f"https://x/{n}.png", "kind": "ab"[n // 2 % 2]}
+        members += [(f"{n}.{('png', 'webp')[n % 2]}", png("red")), (f"{n}.json", json.dumps(said).encode())]
+    write(tmp_path / "t.tar", members)
+    done = CliRunner().invoke(main, ["data", str(tmp_path / "t.tar"), "--output", "json"])
+    found = json.loads(done.stdout)
+    assert (found["sources"]["train"]["rows"], found["sources"]["train"]["leftOut"]) == (20, 0)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text("ab01-_ü", min_size=1), st.text(max_size=9), min_size=1, max_size=9))
 def test_a_key_ends_at_the_first_dot(tmp_path_factory, texts):

@@ -94,6 +94,12 @@ def _of_table(facts: Mapping[str, Facts]) -> Iterator[str]:
             "To learn outputs from instructions say --column prompt=instruction --column completion=output; what a column 'input'"
             " holds belongs into the prompt, after the instruction"
         )
+    if {"chosen", "rejected"} <= facts.keys():
+        asked = "prompt" if "prompt" in facts else "NAME"
+        yield (
+            "Columns 'chosen' and 'rejected' are preferences, which no task learns: to learn the answers that were chosen say"
+            f" --column prompt={asked} --column completion=chosen, or --column text=chosen --task CausalLM where they hold all of a dialogue"
+        )
 
 
 def _of_lists(one: Facts) -> str:

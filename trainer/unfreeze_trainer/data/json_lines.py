@@ -96,7 +96,10 @@ def _json_value(value: Any, key: str, types: dict[str, type], where: str) -> Any
             else ""
         )
         if isinstance(value, dict):
-            more = '. Rows are objects of single values: pandas writes these with orient="records"'
+            more = (
+                '. Rows are objects of single values: pandas writes these with orient="records", and json_normalize makes columns of what is'
+                " within an object"
+            )
         before = f" where lines before have a {kind.__name__}" if key in types else ""
         raise JobError(
             "InvalidData",

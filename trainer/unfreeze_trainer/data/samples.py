@@ -122,8 +122,11 @@ def text_cells(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or len(column) == 0):
-        several = pa.types.is_nested(column.type) and not pa.types.is_struct(column.type)
-        what = SEVERAL_TEXTS if several else "not text"
+        what = "not text: write it as text"
+        if pa.types.is_struct(column.type):
+            what = "objects: write the text in them into a column of its own, as flatten of datasets and json_normalize of pandas do"
+        elif pa.types.is_nested(column.type):
+            what = SEVERAL_TEXTS
         raise JobError("InvalidData", f"{where}: column {name!r} holds {column.type}, {what}; or name another one")
     rows = numbers[without_text(column)].tolist()
     it = "it" if len(rows) == 1 else "them"

@@ -125,6 +125,11 @@ def column_names(path: str, where: str) -> list[str]:
         return next((_names(sample, file, where) for sample in _samples(path, where)), [])
 
 
+def serves(column: str, names: Sequence[str]) -> bool:
+    """Return whether image or audio stands for one of a shard's columns alone, and so for other ends of it in other samples, too."""
+    return column not in names and sum(name in _COLUMNS[column] for name in names) == 1
+
+
 def holds_media(column: str) -> bool:
     """Return whether a column holds pictures or clips."""
     return column.rpartition(".")[2] in _MEDIA
