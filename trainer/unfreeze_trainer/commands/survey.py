@@ -350,8 +350,10 @@ def _leaks(split: Split, learned: Encoder[Any], table: _Table, *, reads_text: bo
     if not learned.labels or labels.ndim != 1 or labels.dtype == object:
         return
     numbers = split.rows if split.source.numbers is None else split.source.numbers[split.rows]
-    places = pa.array(np.searchsorted(table.numbers, numbers))
-    columns = list(telling_columns({name: column.take(places) for name, column in table.others.items()}, labels))
+    there = np.isin(numbers, table.numbers)  # what nobody reads may be what is broken
+    places = pa.array(np.searchsorted(table.numbers, numbers[there]))
+    others = {name: column.take(places) for name, column in table.others.items()}
+    columns = list(telling_columns(others, labels[there]))
     in_texts: dict[str, float] = {}
     if reads_text:
         rows = np.unique(np.linspace(0, len(split) - 1, min(len(split), SAMPLED_ROWS)).astype(np.int64))

@@ -252,7 +252,8 @@ def missing_files(cells: pa.ChunkedArray) -> np.ndarray:
     import pyarrow.compute as pc
 
     if is_reference(cells.type):
-        return np.flatnonzero(pc.equal(pc.struct_field(cells, "size"), 0).to_numpy(zero_copy_only=False))
+        sizes = pc.fill_null(pc.struct_field(cells, "size"), 0)
+        return np.flatnonzero(pc.equal(sizes, 0).to_numpy(zero_copy_only=False))
     return np.flatnonzero(pc.equal(pc.fill_null(pc.binary_length(cells), 0), 0).to_numpy(zero_copy_only=False))
 
 
