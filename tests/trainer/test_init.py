@@ -424,6 +424,17 @@ def test_an_id_is_no_text_of_a_picture(task):
         guess(facts, "t", {}, task)
 
 
+@pytest.mark.parametrize(
+    "talk", [dialogue("war"), [{"from": "human", "value": "who"}, {"from": "gpt", "value": "war"}]]
+)
+def test_dialogues_of_pictures_are_said_to_be_rows(talk):
+    facts = {"image": Facts("image", [], PICTURE), "conversations": Facts("conversations", [json.dumps(talk)] * 60)}
+    with pytest.raises(
+        JobError, match=r"'conversations' holds dialogues: .*write a row for each question, with the answer as text"
+    ):
+        guess(facts, "t", {}, "Captioning")
+
+
 @pytest.mark.parametrize("task", ["Alignment", "Captioning", "ImageText"])
 def test_several_texts_of_a_picture_in_a_row_are_said_to_be_rows(task, tmp_path):
     rows = [{"image": f"{n}.png", "captions": [f"a man of {n}", f"the city of {n}"]} for n in range(3)]

@@ -257,7 +257,7 @@ def _require_some(name: str, fraction: float, splits: Mapping[str, Split], kind:
     said, remedy = f"spec.data.{name}.fraction {fraction} of the {total} samples of {train.where}", "give more data"
     whole = ""
     if kind.together:
-        most = np.bincount(splits["train"].targets.groups).max()
+        most = np.bincount(splits["train"].targets.groups).max(initial=0)
         whole = f", as rows that share {kind.together} stay together, up to {most:,} of them"
         remedy = f"set spec.data.{name}.source"
     if not len(splits[name]):
