@@ -10,6 +10,7 @@ from tests.cluster.binaries import MODULE_DIR
 from tests.cluster.cel_cost import estimate
 from tests.cluster.cluster import REPOSITORY
 from unfreeze_api.generate import crd
+from unfreeze_api.grammar.model import ONCE
 
 MAX_BYTES = 240_000
 """kubectl's client-side apply keeps the CRD in an annotation, and all annotations of an object share 262,144 bytes; a
@@ -74,11 +75,17 @@ def places(node, path="", above=1):
             yield from places(node[key], path + mark, above * node[bound])
 
 
+def about_updates(text):
+    """Whether a rule compares an object with what it was."""
+    return "oldSelf" in text and not text.startswith(ONCE)
+
+
 def looked_up(node):
     """Return how many fields' schemas the API server copies for the rules about updates: all of an object for each lookup."""
     total = 0
     for rule in node.get("x-kubernetes-validations", ()):
-        for mention in re.findall(r"\b(?:self|oldSelf)((?:\.\w+)+)", rule["rule"]) if "oldSelf" in rule["rule"] else ():
+        text = rule["rule"]
+        for mention in re.findall(r"\b(?:self|oldSelf)((?:\.\w+)+)", text) if about_updates(text) else ():
             place = node
             for name in mention.strip(".").split("."):
                 total += len(place.get("properties", ()))
@@ -94,6 +101,18 @@ def test_rules_about_updates_are_cheap_where_nothing_was_changed():
     assert sum(found.values()) < 900, (
         found
     )  # a third of what it is where all of them stand at spec; it grows with the fields
+
+
+def test_rules_about_what_cannot_be_changed_are_evaluated_of_new_jobs_alone():
+    spec = crd.schema()["properties"]["spec"]
+    again = [rule["rule"] for rule in spec["x-kubernetes-validations"] if not rule["rule"].startswith(ONCE)]
+    free = re.compile(
+        r"\b(?:evidence|tracking|sources|template|runPolicy\.budget|distribution\.(?:numNodes|resourcesPerNode))\b"
+    )
+    assert [text for text in again if "oldSelf" not in text and not free.search(text)] == []
+    assert len(again) < len(spec["x-kubernetes-validations"]) / 3
+    for rule in (*spec["x-kubernetes-validations"], *spec["properties"]["task"]["x-kubernetes-validations"]):
+        assert rule["rule"].startswith(ONCE) == ("optionalOldSelf" in rule)
 
 
 def test_lists_that_carry_rules_are_small():

@@ -43,6 +43,13 @@ def test_update(case):
     assert sorted(map(str, causes)) == sorted(case.get("causes", []))
 
 
+def test_a_stored_job_can_be_suspended_under_a_rule_that_came_later():
+    # Strategy and adapter of a stored job cannot be changed: nothing that is said of them would help.
+    before = patched(BASE, {"spec": {"strategy": {"type": "BitFit"}, "adapter": {"type": "LoRA"}}})
+    assert len(validate(before)) == 1
+    assert validate(patched(before, {"spec": {"runPolicy": {"suspend": True}}}), before) == []
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [

@@ -211,6 +211,10 @@ def test_clips_lie_in_folders_or_tables(tmp_path, data):
         ("high/none.wav,a", r"row 2, column 'audio': no such audio file: .*high/none\.wav; paths are relative"),
         ("0.wav,a", r"no such audio file: .*/d/0\.wav; .*\. high/0\.wav is there: write the paths so"),
         ("high/0,a", r"no such audio file: .*/d/high/0; .*\. high/0\.wav is there: write the paths so"),
+        (
+            "/nfs/x/high/0.wav,a",
+            r"no such audio file: /nfs/x/high/0\.wav; .*\. high/0\.wav is there: write the paths so",
+        ),
         ("high,a", r"row 2, column 'audio': high is a folder, and no regular file"),
         ("../x.wav,a", r"row 2, column 'audio': \.\./x\.wav leads to"),
         (",a", "no clip in column 'audio' of row 2; remove it"),

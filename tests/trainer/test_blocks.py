@@ -27,6 +27,7 @@ TEXT: dict[str, tuple[dict[str, Any], list[str]]] = {
         SMALL | {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
         [*NAMES, "head"],
     ),
+    "nomic_bert": (SMALL, [*NAMES, "pooler", "head"]),
     "distilbert": ({"vocab_size": 50, "dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32}, [*NAMES, "head"]),
     "gpt2": ({"vocab_size": 50, "n_embd": 16, "n_layer": 3, "n_head": 2}, [*NAMES, "norm", "head"]),
     "llama": (SMALL, [*NAMES, "norm", "head"]),
@@ -77,13 +78,25 @@ def test_transformers(kind: str) -> None:
             assert all(f".{block.name.removeprefix('layer.')}." in name for name in block.parameters)
 
 
-def test_embeddings_declared_after_the_layers_are_embeddings() -> None:
+def test_embeddings_declared_after_the_layers_are_embeddings_and_so_is_their_norm() -> None:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    options, _ = TEXT["deberta-v2"]
-    module = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("deberta-v2", **options))
+    options, expected = TEXT["deberta-v2"]
+    normed = options | {"norm_rel_ebd": "layer_norm"}
+    with torch.device("meta"):
+        module = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("deberta-v2", **normed))
     head = {name for name, _ in module.named_parameters() if not name.startswith("deberta.")}
-    assert "deberta.encoder.rel_embeddings.weight" in find_blocks(module, head)[0].parameters
+    own = [
+        "deberta.encoder.rel_embeddings.weight",
+        "deberta.encoder.LayerNorm.weight",
+        "deberta.encoder.LayerNorm.bias",
+    ]
+    blocks = find_blocks(module, head)
+    assert [block.name for block in blocks] == expected
+    assert {*own} <= {*blocks[0].parameters}
+    *_, above, _ = begun = find_blocks(module, head, by_use=False)
+    assert (above.name, above.parameters) == ("norm", tuple(own[1:])), "a run that has begun keeps its blocks"
+    assert own[0] in begun[0].parameters
 
 
 def test_convolutions_that_embed_positions_are_no_layers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
@@ -125,6 +126,7 @@ def test_the_text_alone_is_learned_with_its_end_and_what_is_cut_does_not_end(tok
     assert (cut.lengths.tolist(), cut.learned.tolist(), (cut.beyond > 0).tolist()) == ([2], [2], [True])
     assert tokenizer.eos_token_id not in cut.of(0)[0]
     assert tokens_of(tokenizer, ["who is"]).of(0)[0][-1] == tokenizer.eos_token_id
+    assert [tokens_of(tokenizer, [text, "who"]).ended for text in ("who<|im_end|>", "who")] == [1, 0]
 
 
 def test_a_prompt_that_leaves_nothing_of_the_text_is_named(tokenizer):
@@ -163,8 +165,20 @@ def test_what_cannot_be_read_is_named(places, tmp_path, rows, change, said):
     assert said in str(error.value)
 
 
-def test_a_fraction_holds_out_whole_pictures(places, tmp_path):
+def test_a_fraction_holds_out_whole_pictures(places, tmp_path, caplog):
     assert look(job_of(places, tmp_path)) == "samples: 12 in train, 4 in validation"
+    assert not caplog.records
+    for singles in (1, 0):
+        pictures = [0] * (ROWS - singles) + [*range(1, singles + 1)]
+        rows = [{"image": f"{picture}.png", "text": WORDS[n]} for n, picture in enumerate(pictures)]
+        (places / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with (
+            nullcontext()
+            if singles
+            else pytest.raises(JobError, match=r"none to measure on, as .*, up to 16 of them: raise")
+        ):
+            look(job_of(places, tmp_path, data="few.jsonl"))
+    assert "are 1, as rows that share a picture or a clip stay together, up to 15 of them" in caplog.text
     task = open_task(job_of(places, tmp_path))
     assert task.overlaps == {}
     assert {part.keys() >= {"sha256", "pictures", "rows"} for part in task.pins["data"].values()} == {True}

@@ -230,6 +230,10 @@ def test_keys_that_are_empty_and_instructions_without_content_are_passed_over(ll
     empty = {"tool_calls": [], "name": "", "function": {}, "weight": None}
     system, developer = {"role": "system", "content": None}, {"role": "developer", "content": " "}
     row = {"messages": [system, developer, *(one | empty for one in said(USER, ASSISTANT)["messages"])]}
+    parts = [
+        {"type": "text", "text": text, "image": None} for text in ("who", " is")
+    ]  # as files for OpenAI's models may have them
+    row["messages"][2] |= {"content": parts}
     task = open_task(make_job(llama, lines(tmp_path / "t.jsonl", *[row] * 4), task=TASK))
     assert learned(task, 0)[0] == "<|im_start|>user\nwho is<|im_end|>\n<|im_start|>assistant\na man<|im_end|>\n"
     for number, weight, says in (

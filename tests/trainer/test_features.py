@@ -28,26 +28,38 @@ class Places(nn.Module):
         return torch.cos(torch.arange(ids.shape[1]))[None, :, None]
 
 
+class Layer(nn.Linear):
+    """Has something to say to whoever calls it: what it is, and what it has seen."""
+
+    share, seen = 1.5, 0.0
+
+    def forward(self, x):
+        self.seen = x[:, 0].mean()
+        return super().forward(x)
+
+
 class Encoder(nn.Module):
     """Three layers over tokens, a pooling of those that count, and a head."""
 
-    def __init__(self, skip=False, dropout=0.0, mixes=False, both=False, places=False):
+    def __init__(self, skip=False, dropout=0.0, mixes=False, places=False, remembers=False):
         super().__init__()
         self.embeddings = nn.Embedding(20, WIDTH)
         self.places = Places() if places else None
-        self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
-        self.dropout, self.skip, self.mixes, self.both = nn.Dropout(dropout), skip, mixes, both
+        self.layers = nn.ModuleList(Layer(WIDTH, WIDTH) for _ in range(3))
+        self.dropout, self.skip, self.mixes, self.remembers = nn.Dropout(dropout), skip, mixes, remembers
         self.head = nn.Linear(WIDTH, 2)
 
     def forward(self, ids, mask):
         first = x = self.embeddings(ids)
         turn = self.places(ids) if self.places else 1
         for layer in self.layers:
-            x = self.dropout(torch.tanh(layer(turn * x)))
+            x = self.dropout(torch.tanh(layer(layer.share * turn * x)))
             if self.mixes:
                 x = x - x.mean(dim=0)
         if self.skip:
             x = x + first
+        if self.remembers:
+            x = x + self.layers[2].seen
         weights = mask[:, :, None].float()
         return self.head((x * weights).sum(1) / weights.sum(1))
 
@@ -106,8 +118,9 @@ def test_a_pass_that_starts_at_a_cut_gives_what_the_whole_one_gives_and_computes
         ({"skip": True}, "embeddings"),
         ({"mixes": True}, "gives all that the blocks that train read"),
         ({"dropout": 0.5}, "layers.0"),
+        ({"remembers": True}, "layers.1"),
     ],
-    ids=["a skip connection across the cut", "samples that are mixed", "dropout in between"],
+    ids=["a skip connection across the cut", "samples that are mixed", "dropout in between", "what a layer remembers"],
 )
 def test_a_model_that_cannot_start_at_the_top_is_recognised_by_running_it(options, found):
     torch.manual_seed(0)

@@ -35,6 +35,7 @@ SHARED = [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 60
         ("t.jsonl", {"text": TEXTS, "label": [[[0, 4, "x"]]] * 60}, r"spans as \[start, end, label\]: TokenClassification reads"),
         ("t.jsonl", {"tokens": [WORDS] * 60, "ner_tags": [[0, 1, 0]] * 60}, "'ner_tags' holds tags as numbers: write their names"),
         ("t.jsonl", {"data": [{"text": text} for text in TEXTS], "id": int}, "Column 'data' holds objects"),
+        ("t.jsonl", {"prompt": TEXTS, "chosen": lambda n: f"it is {n} of them", "rejected": lambda n: f"it is no {n}"}, "--column prompt=prompt --column completion=chosen"),
         ("t.csv", {"text": TEXTS, "price": lambda n: f"{n / 7:.2f}".replace(".", ",")}, "'price' holds numbers with a decimal comma"),
         ("t.csv", {"text": TEXTS, "price": lambda n: f"{n * 999 / 7:,.2f}"}, "'price' holds numbers with commas between thousands"),
         ("t.csv", {"audio": lambda n: f"clips/{n}.M4A", "text": TEXTS}, r"'audio' names clips of a format that is not read \(.m4a\)"),

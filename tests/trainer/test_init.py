@@ -2,13 +2,16 @@
 
 import json
 import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.trainer.jobs import audio_folder, image_folder, write_csv, write_words
@@ -24,6 +27,20 @@ from unfreeze_trainer.data.samples import text_cells
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError
 
+
+def _picture() -> bytes:
+    buffer = BytesIO()
+    Image.new("L", (2, 2)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _clip() -> bytes:
+    buffer = BytesIO()
+    soundfile.write(buffer, np.full(160, 0.1), 16000, format="FLAC")
+    return buffer.getvalue()
+
+
+PICTURE, CLIP = _picture(), _clip()
 TEXTS = [f"some words that are a text, number {n}" for n in range(60)]
 
 
@@ -357,6 +374,65 @@ def test_what_is_no_picture_or_clip_with_a_text_of_it_is_said(given, said):
     facts = {"text": Facts("text", ["some words of a picture", "other words of another one"])}
     with pytest.raises(JobError, match=re.escape(said)):
         guess(facts, "t", given, "Captioning")
+
+
+def dialogue(answer):
+    return [{"role": "user", "content": "who"}, {"role": "assistant", "content": answer}]
+
+
+def test_what_nobody_is_to_learn_is_not_taken_for_the_dialogue(tmp_path):
+    path = write(tmp_path / "t.jsonl", rejected=[dialogue("a war of many words")] * 60, chosen=[dialogue("war")] * 60)
+    found = guessed(path)
+    assert (found.columns, "'rejected' could be it too: set columns.messages" in found.said[0]) == (
+        {"messages": "chosen"},
+        True,
+    )
+
+
+@pytest.mark.parametrize("task", ["Alignment", "Captioning", "ImageText", "SpeechRecognition", None])
+def test_files_in_a_table_are_taken_before_names_of_them(task):
+    picture = task not in ("SpeechRecognition", None)
+    (field, end, content) = ("image", "png", PICTURE) if picture else ("audio", "flac", CLIP)
+    facts = {
+        "url": Facts("url", [f"https://x/{n}.{end}" for n in range(60)]),
+        "path": Facts("path", [f"{n}.{end}" for n in range(60)]),
+        "text": Facts("text", TEXTS),
+        "sound": Facts("sound", [], content),
+    }
+    found = guess(facts, "t", {}, task)
+    assert found.columns[field] == "sound"
+    assert not any("could be it too" in line for line in found.said)
+    facts.pop("sound")
+    facts["thumb"] = Facts("thumb", [f"small/{n}.{end}" for n in range(60)])
+    facts["title"] = Facts("title", TEXTS)
+    found = guess(facts, "t", {}, task)
+    assert found.columns[field] == "path"
+    assert found.said[0].endswith(f"'thumb' could be it too: set columns.{field}")
+    assert picture == any("'title' could be it too: set columns.text" in line for line in found.said)
+
+
+@pytest.mark.parametrize("task", ["Alignment", "Captioning", "ImageText"])
+def test_an_id_is_no_text_of_a_picture(task):
+    lists = [json.dumps([f"a man of {n}", f"the city of {n}"]) for n in range(60)]
+    facts = {
+        "image": Facts("image", [], PICTURE),
+        "caption": Facts("caption", lists),
+        "split": Facts("split", ["train", "test"] * 30),
+        "img_id": Facts("img_id", [str(n) for n in range(60)]),
+    }
+    with pytest.raises(JobError, match="Column 'caption' holds several texts in a row"):
+        guess(facts, "t", {}, task)
+
+
+@pytest.mark.parametrize(
+    "talk", [dialogue("war"), [{"from": "human", "value": "who"}, {"from": "gpt", "value": "war"}]]
+)
+def test_dialogues_of_pictures_are_said_to_be_rows(talk):
+    facts = {"image": Facts("image", [], PICTURE), "conversations": Facts("conversations", [json.dumps(talk)] * 60)}
+    with pytest.raises(
+        JobError, match=r"'conversations' holds dialogues: .*write a row for each question, with the answer as text"
+    ):
+        guess(facts, "t", {}, "Captioning")
 
 
 @pytest.mark.parametrize("task", ["Alignment", "Captioning", "ImageText"])

@@ -101,6 +101,33 @@ def test_tables(tmp_path, name, text, message):
         look(make_job(model_folder(tmp_path / "bert"), tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"adapter_config.json": {}, "adapter_model.safetensors": {}},
+            r"It is an adapter alone: merge it into its base .*\(spec\.adapter\)",
+        ),
+        (
+            {"0_Transformer/config.json": {"model_type": "bert"}, "1_Pooling/config.json": {}},
+            "A model lies in 0_Transformer: name that folder",
+        ),
+        (
+            {"refs/main": {}, "snapshots/12ab/config.json": {"model_type": "bert"}},
+            "A model lies in snapshots/12ab: name that folder",
+        ),
+        ({"model-Q4_K_M.gguf": {}}, "name the model that they were made of"),
+        ({"a/config.json": {"model_type": "bert"}, "b/config.json": {"model_type": "bert"}}, "the folder holds a, b"),
+    ],
+)
+def test_a_folder_that_is_no_model_yet_is_told(tmp_path, files, said):
+    for name, content in files.items():
+        (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "m" / name).write_text(json.dumps(content))
+    with pytest.raises(JobError, match=f"no config.json in .*{said}$"):
+        look(make_job(tmp_path / "m", write_csv(tmp_path / "t.csv")))
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_of_large_tables_the_first_rows_are_read(tmp_path, monkeypatch, suffix):
     import pyarrow as pa

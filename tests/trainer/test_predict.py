@@ -240,12 +240,13 @@ def test_csv_and_json_lines_hold_the_same_rows(asked, tmp_path):
 
 
 def test_broken_rows_end_it_or_are_left_out(asked, tmp_path):
-    data = tmp_path / "data.jsonl"
-    data.write_text('{"question": "how far"}\n{"question": ""}\n{"question": "what man"}\n')
+    data = tmp_path / "data-*.jsonl"
+    (tmp_path / "data-0.jsonl").write_text('{"question": "how far"}\n{"question": ""}\n')
+    (tmp_path / "data-1.jsonl").write_text('{"question": "what man"}\n')
     done = ask("predict", asked.folder, data, "--output", tmp_path / "said.csv")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "no text in column 'question' of row 2" in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data-0.jsonl", "data-1.jsonl"]
     done = ask("predict", asked.folder, data, "--format", "jsonl", "--on-error", "skip")
     assert [json.loads(line)["row"] for line in done.stdout.splitlines()] == [1, 3]
     assert "1 rows of" in done.stderr
@@ -255,9 +256,10 @@ def test_what_cannot_be_computed_or_written_is_said_before(asked, tmp_path):
     done = ask("predict", asked.folder, asked.bare, "--device", "abacus")
     assert (done.exit_code, "--device abacus: nothing can be computed there" in done.stderr) == (2, True), done.output
     before = asked.bare.read_bytes()
-    done = ask("predict", asked.folder, asked.bare, "--output", asked.bare, "--force")
-    assert (done.exit_code, "--output has to name another file" in done.stderr) == (1, True), done.output
-    assert asked.bare.read_bytes() == before
+    for data in (asked.bare, asked.bare.with_name(f"{asked.bare.stem[:-1]}*{asked.bare.suffix}")):
+        done = ask("predict", asked.folder, data, "--output", asked.bare, "--force")
+        assert (done.exit_code, "--output has to name another file" in done.stderr) == (1, True), done.output
+        assert asked.bare.read_bytes() == before
 
 
 def test_columns_of_other_names_are_named(asked, tmp_path):

@@ -120,15 +120,16 @@ def test_a_source_is_cut_with_its_end_kept_and_a_target_without(folders: Path, t
     assert first in caplog.text
 
 
-def test_characters_without_a_token_are_said(tmp_path: Path, caplog) -> None:
+def test_characters_without_a_token_and_ends_that_stand_in_targets_are_said(tmp_path: Path, caplog) -> None:
     from transformers import AutoTokenizer
 
     folder = seq2seq_folder(tmp_path / "m")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.unk_token = "Z"
     tokenizer.save_pretrained(folder)
-    path = lines(tmp_path / "t.jsonl", pair(target="Z the Z"), pair(target="ZZ"), *[pair()] * 6)
-    [warning] = open_task(make_job(folder, path, task=TASK)).warnings
+    path = lines(tmp_path / "t.jsonl", pair(target="Z the Z"), pair(target="ZZ"), pair(target="who</s>"), *[pair()] * 5)
+    ends, warning = open_task(make_job(folder, path, task=TASK)).warnings
+    assert "1 of 8 targets hold a token that ends the model's texts (</s>)" in ends
     assert "2 of 8 targets hold characters that the model's tokenizer has no token for" in warning
     assert "it learns to write Z in their place" in warning
     assert warning in caplog.text

@@ -84,7 +84,7 @@ def test_a_silent_clip_is_refused_with_a_text_and_heard_without(tmp_path):
     from transformers import Wav2Vec2FeatureExtractor
 
     from unfreeze_trainer.data.clips import ClipError
-    from unfreeze_trainer.data.speech import SpeechLoader
+    from unfreeze_trainer.data.speech_loader import SpeechLoader
 
     soundfile.write(tmp_path / "silent.wav", np.zeros(1600), 16000)
     loader = SpeechLoader(Wav2Vec2FeatureExtractor(), shortest=400, longest=16000, padded=400)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from tests.trainer.jobs import audio_folder, image_folder, write_csv, write_words
+from tests.trainer.jobs import audio_folder, image_folder, write_csv, write_speech, write_words
 from unfreeze_api.cli import main
 from unfreeze_trainer.commands.remarks import _written
 
@@ -100,6 +100,28 @@ def test_a_column_that_tells_the_label_is_named(tmp_path, column, cells, how):
     assert how in said[0]
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "said"),
+    [("split", ["train", "restval", "val", "test"], True), ("use", ["Train", "test"], True), ("use", ["test", "x"], False)],
+)  # fmt: skip
+def test_a_table_of_several_splits_is_warned_of(tmp_path, column, cells, said):
+    rows = [(text, "ab"[n % 2], cells[n % len(cells)]) for n, text in enumerate(texts(40))]
+    found = ask(table(tmp_path / "t.csv", ("text", "label", column), rows))[0]["warnings"]
+    wanted = f"column {column!r} says which split a row is of ({', '.join(cells)}), and all rows are read"
+    assert any(line.startswith(wanted) for line in found) == said, found
+
+
+def test_parts_of_recordings_are_warned_of(tmp_path):
+    rows = [json.loads(line) for line in write_speech(tmp_path / "spoken").read_text().splitlines()]
+    rows += [rows[0] | {"text": "war", "offset": 0.1}, dict(rows[1])]
+    path = tmp_path / "spoken" / "manifest.jsonl"
+    path.write_text("".join(json.dumps(row | {"audio_filepath": row.pop("audio")}) + "\n" for row in rows))
+    found, code, _ = ask(path, "--task", "SpeechRecognition")
+    assert code == 0
+    [said] = [line for line in found["warnings"] if "share their clip" in line]
+    assert said.startswith("train: 2 of 26 rows share their clip with a row of another text")
+
+
 def test_labels_that_stand_in_their_texts_are_named(tmp_path):
     rows = [
         (f"{text} in sport" if n % 2 else f"{text} sports", "sport" if n % 2 else "music")
@@ -182,11 +204,13 @@ spec:
         "sys.modules |= dict.fromkeys(('torch', 'transformers', 'tokenizers', 'timm', 'accelerate', 'peft', 'safetensors'))\n"
         "from unfreeze_api.cli import main; main()"
     )
-    command = [sys.executable, "-c", program, "data", str(tmp_path / "job.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "train (30)" in done.stdout
-    assert "validation (10)" in done.stdout
+    spoken = write_speech(tmp_path / "spoken")
+    for path, train, validation in ((tmp_path / "job.yaml", 30, 10), (spoken, 22, 2)):
+        command = [sys.executable, "-c", program, "data", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert f"train ({train})" in done.stdout
+        assert f"validation ({validation})" in done.stdout
 
 
 def test_tokens_are_counted_by_the_tokenizer_of_a_folder(tmp_path):

@@ -17,11 +17,13 @@ from tests.trainer.jobs import make_job
 from unfreeze_api.cli import main
 from unfreeze_trainer.data.audio import read_audio, read_seconds
 from unfreeze_trainer.data.images import read_images, sample_name
+from unfreeze_trainer.data.pairings import absent, read_pairings
 from unfreeze_trainer.data.pins import pin_data
 from unfreeze_trainer.data.rows import input_columns
 from unfreeze_trainer.data.samples import read_texts
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.errors import JobError, unmarked
+from unfreeze_trainer.objectives.targets import encoder
 
 WHERE = "spec.data.train.source pvc://data/t"
 
@@ -173,6 +175,33 @@ def test_a_shard_is_shown_like_a_table(tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert [column["name"] for column in json.loads(done.stdout)["sources"]["train"]["columns"]] == ["txt", "cls"]
+
+
+def test_pictures_of_several_formats_are_one_column_whatever_others_hold(tmp_path):
+    members = []
+    for n in range(20):
+        said = {"url": f"https://x/{n}.png", "kind": "ab"[n // 2 % 2], "faces": [[n]]} | (
+            {"n": n} if n % 3 else {"m": ""}
+        )
+        members += [(f"{n}.{('png', 'webp')[n % 2]}", png("red")), (f"{n}.json", json.dumps(said).encode())]
+    write(tmp_path / "t.tar", members)
+    done = CliRunner().invoke(main, ["data", str(tmp_path / "t.tar"), "--output", "json"])
+    found = json.loads(done.stdout)
+    assert (found["sources"]["train"]["rows"], found["sources"]["train"]["leftOut"]) == (20, 0)
+
+
+def test_of_three_modalities_a_sample_may_lack_one(tmp_path):
+    members = [("0.png", png("red")), ("0.txt", b"a"), ("0.wav", wav(1)), ("1.png", png("red")), ("1.txt", b"b")]
+    members += [("2.txt", b"c"), ("2.wav", wav(1)), ("3.txt", b"d")]
+    path = write(tmp_path / "t.tar", members)
+    given = dataset(path), WHERE
+    kind = encoder("Pairings")
+    source = read_pairings(*given, modalities=["image", "text", "audio"], kind=kind, skip=True)
+    assert source.left_out == 1
+    assert [absent(source, one).tolist() for one in ("image", "audio")] == [[False, False, True], [False, True, False]]
+    write(path, members[:2])
+    with pytest.raises(JobError, match=r"no column 'audio'.*The columns are 'png', 'txt'"):
+        read_pairings(*given, modalities=["image", "text", "audio"], kind=kind)
 
 
 @settings(max_examples=30, deadline=None)

@@ -15,9 +15,12 @@ from cel_expr_python import cel
 
 from unfreeze_api.apiserver.errors import Cause, shown
 from unfreeze_api.apiserver.structural import Schema
+from unfreeze_api.grammar.model import ONCE
 from unfreeze_api.grammar.quantities import quantity
 
 _ABSENT = object()
+_REASON = "FieldValueInvalid"
+"""What the API server says of a rule that names no reason."""
 
 
 def evaluate(value: Any, old: Any, schema: Schema) -> Iterator[Cause]:
@@ -42,14 +45,13 @@ def _walk(value: Any, old: Any, schema: Schema, path: str, *, unchanged: bool) -
     this = _typed(value, schema) if rules else None
     former = _typed(old, schema) if rules and old is not _ABSENT else None
     for rule in rules:
-        about_update = "oldSelf" in rule["rule"]
-        if (about_update and old is _ABSENT) or (unchanged and not about_update):
+        text = rule["rule"].removeprefix(ONCE)
+        once, about_update = text != rule["rule"], "oldSelf" in text
+        if (once and old is not _ABSENT) or (about_update and old is _ABSENT) or (unchanged and not about_update):
             continue
-        if not _holds(rule["rule"], this, former):
+        if not _holds(text, this, former):
             shown_value = "" if schema.get("type") in ("object", "array") else f": {shown(value)}"
-            yield Cause(
-                path + rule.get("fieldPath", ""), f"Invalid value{shown_value}: {rule['message']}", rule["reason"]
-            )
+            yield Cause(path + rule.get("fieldPath", ""), f"Invalid value{shown_value}: {rule['message']}", _REASON)
     if isinstance(value, dict):
         for key, item in value.items():
             if (inner := schema.get("properties", {}).get(key)) is not None:

@@ -20,8 +20,8 @@ from unfreeze_api.contracts.names import GROUP, KIND, PLURAL, VERSION
 from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_api.generate.docstrings import field_texts
 from unfreeze_api.grammar import former
-from unfreeze_api.grammar.model import Model, Rule, former_names
-from unfreeze_api.spec.job import FineTuneJobSpec, fixed_rules
+from unfreeze_api.grammar.model import Model, Rule, former_names, once
+from unfreeze_api.spec.job import FIXED, FineTuneJobSpec, about_fixed, fixed_rules
 
 FILE = Path(__file__).parents[2] / "unfreeze.dev_finetunejobs.yaml"
 """The committed text of the CRD; a test proves that it is up to date."""
@@ -167,11 +167,24 @@ def _schema() -> dict[str, Any]:
             "apiVersion": {"type": "string", "description": f"Always {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"Always {KIND}."},
             "metadata": {"type": "object", "properties": {"name": name}},
-            "spec": _with_rules(_structural_root(FineTuneJobSpec), fixed_rules()),
+            "spec": _with_rules(_judged_once(_structural_root(FineTuneJobSpec)), fixed_rules()),
             # Else kstatus would take a job that no operator has seen yet for one that is as it should be.
             "status": _without_defaults(_structural_root(FineTuneJobStatus)) | {"default": {"observedGeneration": -1}},
         },
     }
+
+
+def _judged_once(spec: dict[str, Any]) -> dict[str, Any]:
+    """Have the rules that are about nothing that could be changed evaluated of new jobs alone.
+
+    The API server evaluates all rules about a spec again with each write of a status, of which they would be a third.
+    """
+    rules = [once(rule) if about_fixed(rule["rule"]) else rule for rule in spec["x-kubernetes-validations"]]
+    fixed = {name: dict(spec["properties"][name]) for name in FIXED}
+    for node in fixed.values():
+        if own := node.get("x-kubernetes-validations"):
+            node["x-kubernetes-validations"] = [once(rule) for rule in own]
+    return spec | {"properties": spec["properties"] | fixed, "x-kubernetes-validations": rules}
 
 
 def _with_rules(node: dict[str, Any], rules: Iterable[tuple[former.Path, Rule]]) -> dict[str, Any]:

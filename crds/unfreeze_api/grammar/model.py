@@ -32,13 +32,21 @@ class Rule:
 
     def to_schema(self) -> dict[str, str]:
         """Return the rule as an entry of `x-kubernetes-validations`."""
-        out = {"rule": self.rule, "message": self.message, "reason": "FieldValueInvalid"}
-        return out | ({"fieldPath": self.field} if self.field else {})
+        return {"rule": self.rule, "message": self.message} | ({"fieldPath": self.field} if self.field else {})
 
 
 def schema_rules(*rules: Rule) -> dict[str, Any]:
     """Return the `json_schema_extra` that lays rules on a single value, where no model carries them."""
     return {"x-kubernetes-validations": [rule.to_schema() for rule in rules]}
+
+
+ONCE = "oldSelf.hasValue() || "
+"""How the CEL of a rule begins that is about new objects alone."""
+
+
+def once(rule: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry of `x-kubernetes-validations` that is about new objects alone, since what it is about cannot be changed."""
+    return rule | {"rule": f"{ONCE}({rule['rule']})", "optionalOldSelf": True}
 
 
 class Execution:

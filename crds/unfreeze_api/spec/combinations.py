@@ -216,7 +216,7 @@ def tower_rules() -> Iterator[Rule]:
     takers = [task for task in TASKS if task.towers]
     writers, others = ([task for task in takers if task.writes is writes] for writes in (True, False))
     yield Rule(
-        f"has(self.model.towers) || !{_among('self.task.type', takers)}",
+        f"!{_among('self.task.type', takers)} || has(self.model.towers)",
         f"{every(takers)} {_join(takers)} models of several modalities: list them in model.towers, in place of source",
         ".model",
     )
@@ -242,13 +242,13 @@ def writer_rules(writers: Sequence[TaskType]) -> Iterator[Rule]:
     """Yield the rules about tasks whose tower of texts is a language model."""
     other = f"!{_among('self.task.type', writers)} || "
     yield Rule(
-        f"{other}!has(self.model.towers) || (self.model.towers.size() == 2"
+        f"!has(self.model.towers) || {other}(self.model.towers.size() == 2"
         " && self.model.towers.exists_one(one, one.modality == 'Text'))",
         f"{every(writers)} joins one encoder, of Image or Audio, and one language model, of Text: name these two",
         ".model.towers",
     )
     yield Rule(
-        f"{other}{_NONE}self.adapter.type == 'LoRA'",
+        f"{_NONE}{other}self.adapter.type == 'LoRA'",
         f"{every(writers)} puts LoRA alone into its language model: choose adapter.type LoRA, or remove adapter",
         ".adapter",
     )
@@ -404,18 +404,18 @@ EXPORT_RULES = (
         ".output.exports",
     ),
     Rule(
-        "!has(self.output.exports) || !has(self.adapter) || self.output.exports.all(e, e != 'Model')",
+        f"{_NONE}!has(self.output.exports) || self.output.exports.all(e, e != 'Model')",
         "with an adapter export Adapter, Merged or both: Merged is the whole model",
         ".output.exports",
     ),
     Rule(
-        "!has(self.output.exports) || !has(self.adapter) || self.adapter.baseWeights == 'Frozen'"
+        f"{_NONE}!has(self.output.exports) || self.adapter.baseWeights == 'Frozen'"
         " || self.output.exports.all(e, e == 'Merged')",
         "with baseWeights ByStrategy the adapter is half of what was trained: export Merged, which has all of it",
         ".output.exports",
     ),
     Rule(
-        f"!has(self.output.exports) || !has(self.adapter) || !(self.adapter.type in {list(UNMERGEABLE)})"
+        f"{_NONE}!has(self.output.exports) || !(self.adapter.type in {list(UNMERGEABLE)})"
         " || self.output.exports.all(e, e == 'Adapter')",
         f"{', '.join(UNMERGEABLE)} cannot be folded into the base's weights: export Adapter",
         ".output.exports",

@@ -6,6 +6,7 @@ A field is here only if it works; a union is a `type` plus a member of the same 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -44,8 +45,8 @@ def _apart(path: str, *optional: str) -> Rule:
     source = f"self.{path}"
     given = "".join(f"!has(self.{member}) || " for member in optional)
     return Rule(
-        f"{given}!({source} + '/').startsWith(self.output.destination + '/')"
-        f" && !(self.output.destination + '/').startsWith({source} + '/')",
+        f"{given}[{source} + '/'].all(one, [self.output.destination + '/'].all(other,"
+        " !one.startsWith(other) && !other.startsWith(one)))",
         f"{path} and output.destination must not contain each other, the run would write among what it reads: choose an"
         " output.destination beside it",
         ".output.destination",
@@ -99,14 +100,28 @@ _BUDGET_RULES = (
 _WHILE_SUSPENDED = "oldSelf.runPolicy.suspend && self.runPolicy.suspend"
 
 
+FIXED = ("model", "task", "data", "strategy", "adapter", "training", "output", "stages")
+"""Fields that cannot be changed, suspended or not."""
+_FIXED_BELOW = {"distribution": ("engine", "deepSpeed"), "runPolicy": ("backoffLimit",)}
+_OF_WHAT_IS_FIXED = re.compile(
+    rf"self\.({'|'.join((*FIXED, *(rf'{above}.{name}' for above, names in _FIXED_BELOW.items() for name in names)))})\b"
+)
+
+
+def about_fixed(rule: str) -> bool:
+    """Whether a CEL rule over a spec is about nothing that could be changed."""
+    return "elf." not in _OF_WHAT_IS_FIXED.sub("", rule)
+
+
 def fixed_rules() -> Iterator[tuple[former.Path, Rule]]:
     """Yield the rules about what cannot be changed, suspended or not, each with the path below spec at which it stands."""
     way_out = "cannot be changed: delete and recreate the job, or use another name"
-    for field in ("model", "task", "data", "strategy", "adapter", "training", "output", "stages"):
+    for field in FIXED:
         yield from former.fixed(FineTuneJobSpec, [field], f"{field} {way_out}")
     engine = f"distribution.engine and distribution.deepSpeed {way_out}"
-    yield from former.fixed(DistributionSpec, ["engine", "deepSpeed"], engine, ("distribution",))
-    yield from former.fixed(RunPolicySpec, ["backoffLimit"], f"runPolicy.backoffLimit {way_out}", ("runPolicy",))
+    yield from former.fixed(DistributionSpec, _FIXED_BELOW["distribution"], engine, ("distribution",))
+    limit = f"runPolicy.backoffLimit {way_out}"
+    yield from former.fixed(RunPolicySpec, _FIXED_BELOW["runPolicy"], limit, ("runPolicy",))
 
 
 class FineTuneJobSpec(Model):

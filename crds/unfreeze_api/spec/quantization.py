@@ -63,26 +63,26 @@ QUANTIZATION_RULES = (
         ".model.quantization",
     ),
     Rule(
-        _QUANTIZED + f"!has(self.adapter) || !(self.adapter.type in {[kind.name for kind in _READING]})",
+        f"!has(self.adapter) || {_QUANTIZED}!(self.adapter.type in {[kind.name for kind in _READING]})",
         f"{every(_READING)} {_READING[0].reads_base}, and model.quantization rounds them: choose adapter.type"
         f" {either([kind for kind in ADAPTERS if not kind.reads_base])}, or remove model.quantization",
         ".model.quantization",
     ),
     Rule(
-        _QUANTIZED + "!has(self.adapter) || !has(self.adapter.lora)"
-        " || self.adapter.lora.initLoraWeights in ['Default', 'Gaussian', 'LoftQ']",
+        f"!has(self.adapter) || !has(self.adapter.lora) || {_QUANTIZED}"
+        "self.adapter.lora.initLoraWeights in ['Default', 'Gaussian', 'LoftQ']",
         "Orthogonal, PiSSA and OLoRA start from weights that are not quantised: set adapter.lora.initLoraWeights to Default,"
         " Gaussian or LoftQ, or remove model.quantization",
         ".model.quantization",
     ),
     Rule(
-        "has(self.model.quantization) || !has(self.adapter) || !has(self.adapter.lora)"
+        "!has(self.adapter) || !has(self.adapter.lora) || has(self.model.quantization)"
         " || self.adapter.lora.initLoraWeights != 'LoftQ'",
         "LoftQ makes up for what quantising takes from the base: add model.quantization, or set initLoraWeights to Default",
         ".adapter.lora.initLoraWeights",
     ),
     Rule(
-        _QUANTIZED + "self.model.quantization.type != 'Int8' || !has(self.adapter) || !has(self.adapter.lora)"
+        f"!has(self.adapter) || !has(self.adapter.lora) || {_QUANTIZED}self.model.quantization.type != 'Int8'"
         " || !self.adapter.lora.useDora",
         "DoRA measures the base's weights, which PEFT cannot do with Int8: set quantization.type to NF4, or"
         " adapter.lora.useDora to false",

@@ -38,6 +38,18 @@ class DataPath(click.Path):
         return Path(value) if is_pattern(str(value)) else super().convert(value, param, ctx)
 
 
+def require_other(output: Path | None, data: Path | None) -> None:
+    """Raise ClickException where a file that is to be written is the data that are read, or one of several files of it."""
+    from unfreeze_trainer.data.shards import is_pattern, is_table_folder, shards
+
+    if not output or not data or not output.exists():
+        return
+    several = is_pattern(str(data)) or is_table_folder(str(data))
+    files = shards(str(data), str(data)) if several else [data]
+    if any(output.samefile(file) for file in files):
+        raise click.ClickException(f"{output} is the data that are asked of: --output has to name another file")
+
+
 column_option = click.option(
     "--column",
     "columns",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from unfreeze_trainer.data.json_lines import of_coco
 from unfreeze_trainer.data.suffixes import JSON, suffixes
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
+from unfreeze_trainer.data.web_dataset import serves
 from unfreeze_trainer.errors import JobError, some_of
 
 if TYPE_CHECKING:
@@ -122,8 +123,16 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
         raise JobError(error.reason, f"{error.marked}. Also, {aside}") from error
     if cells.repeated:
         guessed.said.append(aside)
+    guessed.columns |= {
+        name: name for name in _serving(where, cells.names) if name in guessed.columns.keys() - columns.keys()
+    }
     _require_names(guessed, where)
     return Draft(layout, guessed)
+
+
+def _serving(where: str, names: Sequence[str]) -> list[str]:
+    """Return which of image and audio stand for one column of a WebDataset, whose samples may be .jpg and .png."""
+    return [name for name in ("image", "audio") if suffixes(where)[0] == ".tar" and serves(name, names)]
 
 
 def absolute(path: Path) -> Path:

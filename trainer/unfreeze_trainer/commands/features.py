@@ -11,7 +11,7 @@ import click
 
 from unfreeze_api.claims import claim_options
 from unfreeze_api.commands import whole
-from unfreeze_trainer.commands.data import column_option, named
+from unfreeze_trainer.commands.data import DataPath, column_option, named, require_other
 from unfreeze_trainer.commands.local import judged, open_job
 from unfreeze_trainer.commands.predict import BATCH_SIZE
 from unfreeze_trainer.errors import JobError
@@ -61,7 +61,7 @@ SUFFIX = ".parquet"
 @column_option
 @claim_options
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
-@click.argument("data", required=False, type=click.Path(exists=True, path_type=Path))
+@click.argument("data", required=False, type=DataPath(exists=True, path_type=Path))
 def features(
     *,
     model: Path,
@@ -88,8 +88,7 @@ def features(
         raise click.BadParameter(f"{output}: the file ends in {SUFFIX}", param_hint="--output")
     if output.exists() and not force:  # before anything is computed
         raise click.ClickException(f"{output} is there already: --force overwrites it, --output names another file")
-    if data and output.exists() and output.samefile(data):
-        raise click.ClickException(f"{output} is the data that are asked of: --output has to name another file")
+    require_other(output, data)
     if model.is_dir() and data is None:
         raise click.UsageError(f"{model} is a folder: DATA has to say what the model is asked of")
     if not model.is_dir() and data is not None:

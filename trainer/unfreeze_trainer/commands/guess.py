@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from unfreeze_api.tasks import TASKS
 from unfreeze_trainer.commands.facts import Facts, Look
 from unfreeze_trainer.commands.guess_media import of_agreement, of_captions, of_descriptions, of_speech
-from unfreeze_trainer.commands.guessed import Guess, looking, most_usual
+from unfreeze_trainer.commands.guessed import Guess, beside, looking, most_usual
 from unfreeze_trainer.commands.hints import hints, require_header, require_labels
 from unfreeze_trainer.commands.labels import (
     LABEL_NAMES,
@@ -22,6 +22,8 @@ from unfreeze_trainer.errors import JobError, quoted, some_of
 
 _PLAUSIBLE = 2.0
 """Points of another column that people are shown."""
+_DIALOGUE_NAMES = ("messages", "conversation", "conversations", "dialogue", "dialog", "chosen")
+"""Of columns of messages, the most usual first; `rejected` is what nobody is to learn."""
 _SHARED = 0.05
 """Share of two columns' values that stand in both, from which they are texts of one kind."""
 
@@ -119,7 +121,8 @@ def _of_files(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
         held = [facts[given[column]]] if column in given else looking(facts, look)
         if task not in (None, name) or not held or {"text", "tokens"} & given.keys():
             continue
-        found = Guess(name, {column: held[0].name})
+        what = "the picture" if column == "image" else "the clip"
+        found = Guess(name, {column: held[0].name}, said=beside(held[0], held, what, column))
         _add_labels(found, facts, given, task, where)
         return found
     return None
@@ -176,7 +179,7 @@ def _of_sequences(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
     raise JobError(
         "InvalidData",
         f"{where}: Seq2SeqLM learns to make a target of a source, and no column is called {missing!r}. The columns are {quoted(names)};"
-        f" name the right one by --column {missing}=NAME",
+        f" name the right one by --column {missing}=NAME{hints(facts)}",
     )
 
 
@@ -186,7 +189,9 @@ def _of_dialogues(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
         return None
     texts, dialogues = looking(facts, "text"), looking(facts, "messages")
     if "messages" in given or dialogues:
-        return Guess("CausalLM", {"messages": given.get("messages") or dialogues[0].name}, {"annotation": "Messages"})
+        chosen = facts[given["messages"]] if "messages" in given else most_usual(dialogues, _DIALOGUE_NAMES)
+        said = [] if "messages" in given else beside(chosen, dialogues, "the dialogue", "messages")
+        return Guess("CausalLM", {"messages": chosen.name}, {"annotation": "Messages"}, said)
     columns = {name: given.get(name, name) for name in ("prompt", "completion") if given.get(name, name) in facts}
     if len(columns) == 2:  # noqa: PLR2004 - both
         return Guess("CausalLM", columns, {"annotation": "Completions"})

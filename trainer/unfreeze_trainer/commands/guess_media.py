@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from unfreeze_trainer.commands.facts import Facts, Look
-from unfreeze_trainer.commands.guessed import Guess, looking, most_usual
+from unfreeze_trainer.commands.guessed import Guess, beside, looking, most_usual
 from unfreeze_trainer.commands.hints import of_several_texts
 from unfreeze_trainer.commands.labels import TEXT_NAMES, has_label
 from unfreeze_trainer.errors import JobError, quoted
 
 _SAID = frozenset({"text", "transcript", "transcription", "sentence", "caption"})
 """Of columns of what is said in clips."""
+_LOOKS: Mapping[str, Look] = {"image": "picture", "audio": "audio"}
+_CALLED = {"image": "the picture", "audio": "the clip"}
+
+
+def _files_of(facts: Mapping[str, Facts], given: Mapping[str, str], field: str) -> tuple[Facts | None, list[str]]:
+    """Return the column of pictures or clips, and what is said of others that could be it."""
+    if field in given:
+        return facts[given[field]], []
+    found = looking(facts, _LOOKS[field])
+    return (found[0], beside(found[0], found, _CALLED[field], field)) if found else (None, [])
+
+
+def _text_of(
+    facts: Mapping[str, Facts], given: Mapping[str, str], names: Sequence[str], taken: Collection[str]
+) -> tuple[Facts | None, list[str]]:
+    """Return the column of texts, those with the most usual names first, and what is said of others that could be it."""
+    if "text" in given:
+        return facts[given["text"]], []
+    found = [one for one in looking(facts, "text") if one.name not in taken]
+    if not found and not looking(facts, "words"):  # short ones look like labels, and lists of texts are these
+        found = [one for one in looking(facts, "category", "id") if one.name not in taken]
+        found = [one for one in found if not (one.is_named_id or one.is_whole)]
+    chosen = most_usual(found, names) if found else None
+    return chosen, beside(chosen, found, "the text", "text") if chosen else []
 
 
 def of_agreement(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
     """Return what belongs together across modalities, where it is asked for: all columns that one can be read of."""
     if task != "Alignment":
         return None
-    looks: dict[str, Look] = {"image": "picture", "audio": "audio"}
-    found = {
-        name: given.get(name) or next((one.name for one in looking(facts, look)), "") for name, look in looks.items()
-    }
-    texts = [
-        one for one in looking(facts, "text") or looking(facts, "category", "id") if one.name not in found.values()
-    ]
-    found["text"] = given.get("text") or (most_usual(texts, ("caption", *TEXT_NAMES)).name if texts else "")
-    columns = {name: found[name] for name in ("image", "text", "audio") if found[name]}
+    found, said = dict[str, Facts | None](), list[str]()
+    for name in _LOOKS:
+        found[name], more = _files_of(facts, given, name)
+        said += more
+    taken = [one.name for one in found.values() if one]
+    found["text"], more = _text_of(facts, given, ("caption", *TEXT_NAMES), taken)
+    columns = {name: one.name for name in ("image", "text", "audio") if (one := found[name])}
     if len(columns) > 1:
-        return Guess("Alignment", columns)
+        return Guess("Alignment", columns, said=said + more)
     names = ", ".join(map(repr, facts))
     message = (
         f"{where}: Alignment learns what belongs together of pictures, texts and clips, and {'one' if columns else 'no'} column looks like"
@@ -42,10 +64,11 @@ def of_descriptions(facts: Mapping[str, Facts], given: Mapping[str, str], task: 
     """Return captioning, where it is asked for: pictures, or clips where there are none, with what is said of them or asked and answered."""
     if task != "Captioning":
         return None
-    looks: dict[str, Look] = {"image": "picture", "audio": "audio"}
-    kinds = [name for name in looks if name in given] or [name for name, look in looks.items() if looking(facts, look)]
+    kinds = [name for name in _LOOKS if name in given] or [
+        name for name, look in _LOOKS.items() if looking(facts, look)
+    ]
     names = quoted(", ".join(map(repr, facts)))
-    if len(kinds) > 1 and given.keys() & looks.keys():
+    if len(kinds) > 1 and given.keys() & _LOOKS.keys():
         raise JobError(
             "InvalidJob", "--column: Captioning has one encoder, of pictures or of clips: name image or audio"
         )
@@ -56,18 +79,18 @@ def of_descriptions(facts: Mapping[str, Facts], given: Mapping[str, str], task: 
             " right one by --column image=NAME or audio=NAME",
         )
     kind = kinds[0]
-    columns = {kind: given.get(kind) or looking(facts, looks[kind])[0].name}
+    seen, said = _files_of(facts, given, kind)
+    assert seen
     asks = given.get("prompt") or ("prompt" if "prompt" in facts.keys() - {*given.values()} else "")
-    taken = {*columns.values(), asks}
-    texts = [one for one in looking(facts, "text") or looking(facts, "category", "id") if one.name not in taken]
-    if not texts and "text" not in given:
+    text, more = _text_of(facts, given, ("caption", "answer", *TEXT_NAMES), {seen.name, asks})
+    if not text:
         raise JobError(
             "InvalidData",
             f"{where}: Captioning learns what is said of pictures or clips, and no column looks like text. The columns are {names}; name the"
             f" right one by --column text=NAME{of_several_texts(facts)}",
         )
-    columns["text"] = given.get("text") or most_usual(texts, ("caption", "answer", *TEXT_NAMES)).name
-    found = Guess("Captioning", columns)
+    columns = {kind: seen.name, "text": text.name}
+    found = Guess("Captioning", columns, said=said + more)
     if asks:
         found.columns["prompt"], found.options = asks, {"annotation": "Answers"}
         if "prompt" not in given:
@@ -86,18 +109,20 @@ def of_speech(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
     """Return speech recognition, where clips stand beside a text that is no label, or it is asked for."""
     if task not in (None, "SpeechRecognition") or {"label", "value", "image"} & given.keys():
         return None
-    clips = [facts[given["audio"]]] if "audio" in given else looking(facts, "audio")
-    if not clips:
+    clip, more = _files_of(facts, given, "audio")
+    if not clip:
         return None
-    said = [one for one in facts.values() if set(one.words) & _SAID and one is not clips[0]]
+    said = [one for one in facts.values() if set(one.words) & _SAID and one is not clip]
     if "text" in given:
         said = [facts[given["text"]]]
     elif task:
-        said = said or [one for one in looking(facts, "text") if one is not clips[0]]
+        said = said or [one for one in looking(facts, "text") if one is not clip]
     else:
         said = [] if has_label(facts) else [one for one in said if one.look == "text"]
     if said:
-        found = Guess("SpeechRecognition", {"audio": clips[0].name, "text": most_usual(said, TEXT_NAMES).name})
+        text = most_usual(said, TEXT_NAMES)
+        more += beside(text, [one for one in said if one.look == "text"], "what is said", "text")
+        found = Guess("SpeechRecognition", {"audio": clip.name, "text": text.name}, said=more)
         if not task and "text" not in given:
             what = f"column {found.columns['text']!r} was taken for what is said in the clips"
             found.said.append(f"{what}; to tell their labels use --task AudioClassification")
@@ -116,12 +141,11 @@ def of_captions(facts: Mapping[str, Facts], given: Mapping[str, str], task: str 
     """Return image and text, where it is asked for, or a picture and its text are named."""
     if task not in (None, "ImageText") or (task is None and not {"image", "text"} <= given.keys()):
         return None
-    pictures = [facts[given["image"]]] if "image" in given else looking(facts, "picture")
-    texts = [facts[given["text"]]] if "text" in given else looking(facts, "text") or looking(facts, "category", "id")
-    texts = [one for one in texts if one not in pictures]
-    if pictures and texts:
-        return Guess("ImageText", {"image": pictures[0].name, "text": most_usual(texts, ("caption", *TEXT_NAMES)).name})
-    missing, names = "text" if pictures else "image", ", ".join(map(repr, facts))
+    picture, said = _files_of(facts, given, "image")
+    text, more = _text_of(facts, given, ("caption", *TEXT_NAMES), {picture.name} if picture else ())
+    if picture and text:
+        return Guess("ImageText", {"image": picture.name, "text": text.name}, said=said + more)
+    missing, names = "text" if picture else "image", ", ".join(map(repr, facts))
     raise JobError(
         "InvalidData",
         f"{where}: ImageText learns which pictures and texts belong together, and no column looks like {missing}. The columns are"

@@ -8,6 +8,7 @@ from typing import Any
 
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.commands.facts import Facts, Look
+from unfreeze_trainer.errors import some_of
 
 
 @dataclass
@@ -33,8 +34,32 @@ class Guess:
 
 
 def looking(facts: Mapping[str, Facts], *looks: Look) -> list[Facts]:
-    """Return the columns that look like one of some kinds, in their order."""
-    return [one for one in facts.values() if one.look in looks]
+    """Return the columns that look like one of some kinds, in their order: what holds files before what names some.
+
+    Beside a picture's bytes a `path` or a `url` says where they came from, and leads nowhere here.
+    """
+    return sorted((one for one in facts.values() if one.look in looks), key=_by_place)
+
+
+def beside(chosen: Facts, found: Sequence[Facts], what: str, field: str) -> list[str]:
+    """Return what is said where other columns could have been taken as well, for people.
+
+    Parameters
+    ----------
+    chosen, found
+        The one that was taken, and all that look like it. Names of files are no choice beside files.
+    what, field
+        What it was taken for, and the field of `columns` that says otherwise.
+    """
+    others = [repr(one.name) for one in found if one is not chosen and _by_place(one) == _by_place(chosen)]
+    return [
+        f"column {chosen.name!r} was taken for {what}; {some_of(others)} could be it too: set columns.{field}"
+    ] * bool(others)
+
+
+def _by_place(one: Facts) -> int:
+    """Return how a column's files are found: in it, by names, or at addresses, which nobody fetches."""
+    return 0 if one.content is not None else 1 + any("://" in value for value in one.values[:1])
 
 
 def most_usual(found: Sequence[Facts], names: Sequence[str]) -> Facts:

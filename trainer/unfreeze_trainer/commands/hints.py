@@ -54,9 +54,21 @@ def require_labels(label: Facts, where: str) -> None:
 
 
 def of_several_texts(facts: Mapping[str, Facts]) -> str:
-    """Return what to do about columns of lists of texts, as pictures with several captions have them; begins as `hints` does."""
-    names = [quoted(repr(name)) for name, one in facts.items() if one.look == "words"]
-    return "".join(f". Column {name} holds {SEVERAL_TEXTS}" for name in names)
+    """Return what to do about columns of lists of texts, as pictures with several captions have them, or of dialogues; begins as `hints` does."""
+    said = []
+    for name, one in facts.items():
+        if one.look == "words":
+            said.append(f". Column {quoted(repr(name))} holds {SEVERAL_TEXTS}")
+        elif one.look == "messages" or _is_shared(one):  # as LLaVA's files have them
+            what = "dialogues: Captioning learns answers, so write a row for each question, with the answer as text and it as prompt"
+            said.append(f". Column {quoted(repr(name))} holds {what}")
+    return "".join(said)
+
+
+def _is_shared(one: Facts) -> bool:
+    """Return whether a column holds messages in the form of ShareGPT."""
+    items = [item for found in one.lists or [] for item in found]
+    return bool(items) and all(isinstance(item, dict) and {"from", "value"} <= item.keys() for item in items)
 
 
 def require_no_transcripts(folder: Path) -> None:
@@ -94,12 +106,18 @@ def _of_table(facts: Mapping[str, Facts]) -> Iterator[str]:
             "To learn outputs from instructions say --column prompt=instruction --column completion=output; what a column 'input'"
             " holds belongs into the prompt, after the instruction"
         )
+    if {"chosen", "rejected"} <= facts.keys():
+        asked = "prompt" if "prompt" in facts else "NAME"
+        yield (
+            "Columns 'chosen' and 'rejected' are preferences, which no task learns: to learn the answers that were chosen say"
+            f" --column prompt={asked} --column completion=chosen, or --column text=chosen --task CausalLM where they hold all of a dialogue"
+        )
 
 
 def _of_lists(one: Facts) -> str:
     items = [item for found in one.lists or [] for item in found]
     name = quoted(repr(one.name))
-    if items and all(isinstance(item, dict) and {"from", "value"} <= item.keys() for item in items):
+    if _is_shared(one):
         return (
             f"Column {name} holds messages in the form of ShareGPT: CausalLM reads lists of objects with role and content. Write"
             " 'from' as role (human as user, gpt as assistant) and 'value' as content"

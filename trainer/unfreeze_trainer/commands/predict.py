@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from unfreeze_trainer.commands.data import column_option, named
+from unfreeze_trainer.commands.data import DataPath, column_option, named, require_other
 from unfreeze_trainer.commands.local import judged, table_or_json
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _asking(command: Callable[..., None]) -> Callable[..., None]:
             command(**options)
 
     for add in (
-        click.argument("data", type=click.Path(exists=True, path_type=Path)),
+        click.argument("data", type=DataPath(exists=True, path_type=Path)),
         click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path)),
         column_option,
         click.option(
@@ -118,8 +118,8 @@ def predict(
 ) -> None:
     """Print what MODEL says of each row of DATA.
 
-    MODEL is the folder of an export, or of a run; an adapter takes --base. DATA is a table or a folder of the kind that the
-    model was trained on, without labels or with: what is right is not read. The columns are those of a run's predictions
+    MODEL is the folder of an export, or of a run; an adapter takes --base. DATA is a table, a pattern of tables ('new-*.parquet'), or a folder of
+    the kind that the model was trained on, without labels or with: what is right is not read. The columns are those of a run's predictions
     (docs/predictions.md), without label; of speech row and prediction, the text that the model writes of the clip.
     """
     from unfreeze_trainer.commands.asked import SPLIT, decide
@@ -135,8 +135,7 @@ def predict(
         )
     if output and output.exists() and not force:  # before anything is computed
         raise click.ClickException(f"{output} is there already: --force overwrites it, --output names another file")
-    if output and output.exists() and output.samefile(data):
-        raise click.ClickException(f"{output} is the data that are asked of: --output has to name another file")
+    require_other(output, data)
     if prompts and not classes:
         raise click.UsageError("--prompt says what classes are called: name them by --class")
     finished = find_model(model, base, by_words=bool(classes))

@@ -15,7 +15,7 @@ import numpy as np
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import AUDIO
-from unfreeze_trainer.commands.facts import SAMPLED_ROWS, Facts, facts_of
+from unfreeze_trainer.commands.facts import SAMPLED_ROWS, Facts, facts_of, name_words
 from unfreeze_trainer.commands.leaks import said_of_leaks, telling_columns, told_in_texts
 from unfreeze_trainer.commands.look import reader_of, sources_of
 from unfreeze_trainer.commands.media import Media, read_media
@@ -28,8 +28,11 @@ from unfreeze_trainer.data.overlaps import whole_inputs
 from unfreeze_trainer.data.pairings import COLUMNS, part_of
 from unfreeze_trainer.data.samples import DataSource, Split, read_splits, target_kind
 from unfreeze_trainer.data.shards import is_table_folder
-from unfreeze_trainer.errors import JobError, unmarked
+from unfreeze_trainer.data.speech import said_of_shared
+from unfreeze_trainer.data.split_names import SPLIT_WORDS
+from unfreeze_trainer.errors import JobError, some_of, unmarked
 from unfreeze_trainer.objectives.targets import Encoder, missing_rows
+from unfreeze_trainer.objectives.targets.transcripts import Transcripts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 _SHOWN = 60
 """Characters of an example."""
 _EXAMPLES = 3
+_SPLITS = 8
+"""Different values of a column that may tell splits."""
 Count = Callable[[Sequence[tuple[str, ...]]], list[int]]
 """Returns how many tokens texts, or pairs of them, have."""
 
@@ -99,8 +104,13 @@ def survey(job: ResolvedJob, *, count_tokens: Count | None, files: int, decided:
     if not problem and job.data.on_error == "Fail":
         broken = next((line for source in sources.values() for line in source.broken), "")
         found = found.model_copy(update={"problem": broken and f"InvalidData: {broken}"})
-    leaks = list(_leaks(splits["train"], learned, tables["train"], reads_text=not media)) if learned else []
-    return found.model_copy(update={"warnings": [*remarks(job, found), *leaks]})
+    warnings = [*remarks(job, found), *_mixed(tables["train"])]
+    if learned:
+        warnings += _leaks(splits["train"], learned, tables["train"], reads_text=not media)
+    if isinstance(learned, Transcripts):
+        heard = {split.source: name for name, split in reversed(splits.items())}
+        warnings += [f"{name}: {said}" for source, name in heard.items() if (said := said_of_shared(source))]
+    return found.model_copy(update={"warnings": warnings})
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +139,19 @@ def _table(task: str, dataset: Dataset, where: str) -> _Table:
     columns = [_column(facts[name], cells.texts.get(name), read_as.get(name, "")) for name in cells.names]
     others = {name: column for name, column in cells.texts.items() if name not in read_as}
     return _Table(len(cells.numbers), cells.numbers, columns, others)
+
+
+def _mixed(table: _Table) -> Iterator[str]:
+    """Yield what is said of columns that tell the split of each row, where one table has several splits."""
+    few = {column.name for column in table.columns if (column.distinct or 0) <= _SPLITS}
+    for name in table.others.keys() & few:
+        values = [value for value in table.others[name].unique().to_pylist() if value and value.strip()]
+        told = {SPLIT_WORDS.get(value.strip().lower()) for value in values}
+        if len(told - {None}) > 1 and (None not in told or "split" in name_words(name)):
+            yield (
+                f"column {name!r} says which split a row is of ({some_of(values)}), and all rows are read: write a table of each, and name"
+                " them in spec.data.train, validation and test"
+            )
 
 
 def _of_source(
@@ -327,8 +350,10 @@ def _leaks(split: Split, learned: Encoder[Any], table: _Table, *, reads_text: bo
     if not learned.labels or labels.ndim != 1 or labels.dtype == object:
         return
     numbers = split.rows if split.source.numbers is None else split.source.numbers[split.rows]
-    places = pa.array(np.searchsorted(table.numbers, numbers))
-    columns = list(telling_columns({name: column.take(places) for name, column in table.others.items()}, labels))
+    there = np.isin(numbers, table.numbers)  # what nobody reads may be what is broken
+    places = pa.array(np.searchsorted(table.numbers, numbers[there]))
+    others = {name: column.take(places) for name, column in table.others.items()}
+    columns = list(telling_columns(others, labels[there]))
     in_texts: dict[str, float] = {}
     if reads_text:
         rows = np.unique(np.linspace(0, len(split) - 1, min(len(split), SAMPLED_ROWS)).astype(np.int64))

@@ -53,6 +53,8 @@ class CaptionTokens:
         learned, beyond = list[int](), list[int]()
         self.wrong: list[tuple[int, bool, str]] = []
         """Rows of which nothing is learned, by index, each with whether the prompt is to blame, and why, as the rest of a message."""
+        self.ended = 0
+        """Texts that hold the token that ends one, which stands behind each anyway."""
         same = [] if prompts is None or not isinstance(prompts, str) else prompt_ids(tokenizer, prompts)
         for start in range(0, len(texts), _CHUNK_ROWS):
             said = [cell.strip() for cell in texts.slice(start, _CHUNK_ROWS).to_pylist()]
@@ -73,6 +75,7 @@ class CaptionTokens:
                 elif room < 1:
                     why = f"has {len(prompt)} tokens, and of the {max_length} that are kept of a row none is left for the text: {remedy}"
                     self.wrong.append((place, True, why))
+                self.ended += end in text
                 kept = [*text, end][: max(room, 0)]
                 ids.append(np.array([*prompt, *kept], dtype=np.int32))
                 learned.append(len(kept))

@@ -13,6 +13,7 @@ import numpy as np
 
 from unfreeze_trainer.data.columnar import read_arrow, read_parquet, schema_of
 from unfreeze_trainer.data.json_items import open_items
+from unfreeze_trainer.data.json_lines import Cells as Kinds
 from unfreeze_trainer.data.label_names import named, names_in_file
 from unfreeze_trainer.data.partitions import name_below, values_of
 from unfreeze_trainer.data.shards import is_several, shards
@@ -190,18 +191,18 @@ def _text(value: Any) -> str | None:
 
 
 def _web_dataset(path: str, where: str, rows: int | None) -> Cells:
-    """Read a shard of a WebDataset; samples that lack a column are passed over."""
+    """Read a shard of a WebDataset; null where a sample lacks a column."""
     import pyarrow as pa
 
     read_table(path, [], where, Unread(where, skip=True), head=True)
     names, unread = column_names(path, where), Unread(where, skip=True)
     files = [name for name in names if holds_media(name)]
-    table = pa.concat_tables(
-        _until(read_web_dataset(path, names, where, unread, head=False), rows), promote_options="default"
-    )
-    contents = {name: read_reference(table[name][0].as_py()) if table.num_rows else b"" for name in files}
+    kinds: dict[str, Kinds | None] = dict.fromkeys(names, "Any")
+    parts = _until(read_web_dataset(path, names, where, unread, head=False, kinds=kinds), rows)
+    table = pa.concat_tables(parts, promote_options="default")
+    contents = {name: _referred(table[name]) for name in files}
     texts = {
-        name: pa.chunked_array([pa.array(map(_text, _plain(table[name])), pa.large_string())])
+        name: pa.chunked_array([pa.array(map(_said, table[name].to_pylist()), pa.large_string())])
         for name in names
         if name not in files
     }
@@ -235,6 +236,20 @@ def _by_columns(path: str, where: str, rows: int | None) -> Cells:
         except pa.ArrowException:  # lists and structs
             texts[name] = pa.chunked_array([pa.array(map(_text, _plain(table[name])), pa.large_string())])
     return Cells(texts, contents, np.arange(total), total, repeated)
+
+
+def _said(cell: str | None) -> str | None:
+    """Return a cell as text: what stands in a .txt, or a field of .json, which is JSON here."""
+    try:
+        return cell and _text(json.loads(cell))
+    except (ValueError, RecursionError):
+        return _text(cell)
+
+
+def _referred(column: pa.ChunkedArray) -> bytes:
+    """Return the first content that is there; none without."""
+    found = (cell.as_py() for cell in column.slice(0, _HEAD_LINES) if cell.is_valid)
+    return next((read_reference(cell) for cell in found), b"")
 
 
 def _plain(column: pa.ChunkedArray) -> Iterator[Any]:

@@ -157,7 +157,7 @@ def _opened(content: str | bytes) -> Iterator[SoundFile]:
     except soundfile.LibsndfileError as error:
         text = quoted(" ".join(error.error_string.split())[:200])
         raise ClipError(
-            f"it is broken, or no clip in one of the formats {_known()} ({text}); replace or remove it"
+            f"it is broken, or no clip in one of the formats {_known()} ({text}); convert, replace or remove it"
         ) from error
     except Exception as error:
         if is_passing(error) or isinstance(error, MemoryError):

@@ -199,7 +199,7 @@ def _message(one: Any, number: int, column: str) -> dict[str, Any]:
         raise RowError(
             f"{what} has {', '.join(map(repr, more))} beside role and content, which is not read: remove it, or write it into content"
         )
-    content = one.get("content")
+    content = _joined(one.get("content"))
     if isinstance(content, list | dict):
         raise RowError(
             f"{what} has the content {shown(content)}: parts of other kinds than text are not read; make it one text"
@@ -212,6 +212,20 @@ def _message(one: Any, number: int, column: str) -> dict[str, Any]:
             " or remove it"
         )
     return {"role": one["role"], "content": content} | ({} if weight else {WEIGHT: 0})
+
+
+def _joined(content: Any) -> Any:
+    """Return a content in parts that are all texts as one text, as chat templates write it; others as they are."""
+    if not isinstance(content, list) or not content:
+        return content
+    # Parquet has all keys in all parts.
+    parts = [
+        {key: value for key, value in part.items() if value is not None} for part in content if isinstance(part, dict)
+    ]
+    texts = [part["text"] for part in parts if part.keys() == {"type", "text"} and part["type"] == "text"]
+    if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
+        return content
+    return "".join(texts)
 
 
 def shown(value: Any) -> str:

@@ -213,10 +213,16 @@ def _no_such(kind: FileKind, folder: Path, name: str) -> str:
 
 
 def _meant(kind: FileKind, folder: Path, name: str) -> str:
-    """Return the path of a file that a name most likely means, empty if there is none: in a sub-folder (clips/), or with a suffix."""
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+    """Return the path of a file that a name most likely means, empty if there is none: in a sub-folder (clips/), with a suffix, or where
+    another machine had it elsewhere, as the end of a whole path.
+    """
+    parts = Path(name).parts
+    if not name or ".." in parts:
         return ""
     try:
+        if Path(name).is_absolute():
+            ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
+            return next((end for end in ends if (folder / end).is_file()), "")
         places = ["", *sorted(f"{entry.name}/" for entry in os.scandir(folder) if entry.is_dir())]
         ways = (f"{place}{name}{suffix}" for place in places for suffix in ("", *kind.suffixes))
         return next((way for way in ways if (folder / way).is_file()), "")
@@ -246,7 +252,8 @@ def missing_files(cells: pa.ChunkedArray) -> np.ndarray:
     import pyarrow.compute as pc
 
     if is_reference(cells.type):
-        return np.flatnonzero(pc.equal(pc.struct_field(cells, "size"), 0).to_numpy(zero_copy_only=False))
+        sizes = pc.fill_null(pc.struct_field(cells, "size"), 0)
+        return np.flatnonzero(pc.equal(sizes, 0).to_numpy(zero_copy_only=False))
     return np.flatnonzero(pc.equal(pc.fill_null(pc.binary_length(cells), 0), 0).to_numpy(zero_copy_only=False))
 
 

@@ -21,9 +21,12 @@ CHUNK_CHARACTERS = 16 << 20
 """What a part has at most, but for its last row."""
 HEAD_ROWS = 1000
 """Rows that are read where the first ones will do."""
-Cells = Literal["Numbers", "Lists", "Nested", "Optional"]
+Cells = Literal["Numbers", "Lists", "Nested", "Optional", "Any"]
 """What cells may hold in JSON lines: numbers of one type where whole ones and others follow each other; lists of values of one
-type; anything, which is given as JSON again; single values, null in lines without the key, which some line has."""
+type; anything, which is given as JSON again; single values, null in lines without the key, which some line has; anything, as JSON,
+in any line."""
+MAY_LACK = ("Optional", "Any")
+"""Those whose keys not every line has."""
 NONE: Mapping[str, Cells | None] = MappingProxyType({})
 
 
@@ -68,7 +71,7 @@ def read_json_lines(
 
 def json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, cells: Cells | None) -> Any:
     """Return a value of a line; `types` are those of the lines before."""
-    if name not in record and cells != "Optional":
+    if name not in record and cells not in MAY_LACK:
         if said := of_coco(record):
             raise JobError("InvalidData", f"{where}: {said}")
         check_columns([name], list(record), where, more=_rows_within(record) if where.endswith(": line 1") else "")
@@ -76,7 +79,7 @@ def json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: 
     if value is None:
         return None
     place = f"{where}, column {name!r}"
-    if cells == "Nested":
+    if cells in ("Nested", "Any"):
         value = json.dumps(value, ensure_ascii=False)
     elif cells == "Numbers" and type(value) is int:
         value = float(value) if value.bit_length() <= _FLOAT_BITS else math.inf
@@ -96,7 +99,10 @@ def _json_value(value: Any, key: str, types: dict[str, type], where: str) -> Any
             else ""
         )
         if isinstance(value, dict):
-            more = '. Rows are objects of single values: pandas writes these with orient="records"'
+            more = (
+                '. Rows are objects of single values: pandas writes these with orient="records", and json_normalize makes columns of what is'
+                " within an object"
+            )
         before = f" where lines before have a {kind.__name__}" if key in types else ""
         raise JobError(
             "InvalidData",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FEW = 0.5
+"""Of the share that is to be held out: fewer are said."""
 TargetKind = type[Encoder[Any]]
 LABELS: TargetKind = encoder("Labels")
 
@@ -122,8 +124,11 @@ def text_cells(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or len(column) == 0):
-        several = pa.types.is_nested(column.type) and not pa.types.is_struct(column.type)
-        what = SEVERAL_TEXTS if several else "not text"
+        what = "not text: write it as text"
+        if pa.types.is_struct(column.type):
+            what = "objects: write the text in them into a column of its own, as flatten of datasets and json_normalize of pandas do"
+        elif pa.types.is_nested(column.type):
+            what = SEVERAL_TEXTS
         raise JobError("InvalidData", f"{where}: column {name!r} holds {column.type}, {what}; or name another one")
     rows = numbers[without_text(column)].tolist()
     it = "it" if len(rows) == 1 else "them"
@@ -240,14 +245,25 @@ def read_splits(
             source = read(named_alike(part.dataset, job.data.train), source_name(name, part.dataset))
             known = learned.encode(read_targets(source, kind), source.where, source.numbers)
             splits[name] = Split(source, np.arange(len(known)), known)
-        elif not len(splits[name]):
-            raise JobError(
-                "InvalidData",
-                f"spec.data.{name}.fraction {part.fraction} of the {len(train.targets)} samples of {train.where} leaves none"
-                " to measure on: raise the fraction, or give more data",
-            )
+        else:
+            _require_some(name, float(part.fraction or 0), splits, kind)
     _check_workers(job, len(splits["train"]))
     return learned, {name: splits[name] for name in ("train", *held_out)}
+
+
+def _require_some(name: str, fraction: float, splits: Mapping[str, Split], kind: TargetKind) -> None:
+    """Raise JobError where a share of the training data is none of its samples; warn where groups that stay whole leave few."""
+    train, total = splits["train"].source, len(splits["train"].source.targets)
+    said, remedy = f"spec.data.{name}.fraction {fraction} of the {total} samples of {train.where}", "give more data"
+    whole = ""
+    if kind.together:
+        most = np.bincount(splits["train"].targets.groups).max(initial=0)
+        whole = f", as rows that share {kind.together} stay together, up to {most:,} of them"
+        remedy = f"set spec.data.{name}.source"
+    if not len(splits[name]):
+        raise JobError("InvalidData", f"{said} leaves none to measure on{whole}: raise the fraction, or {remedy}")
+    if whole and len(splits[name]) < _FEW * fraction * total:
+        log.warning("%s are %d%s: to measure on more %s", said, len(splits[name]), whole, remedy)
 
 
 def _held_out(job: ResolvedJob) -> dict[str, HeldOut]:
@@ -263,7 +279,7 @@ def _of_training_data(
     learned = kind(column, train.where)
     targets = learned.encode(column, train.where)
     fractions = {name: part.fraction for name, part in _held_out(job).items() if part.fraction}
-    if kind.whole_groups:
+    if kind.together:
         parts = hold_out_whole(targets.groups, fractions, job.training.seed)
     else:
         parts = hold_out(targets.groups, fractions, job.training.seed, of_each=job.semantics.held_out == "OfEachLabel")

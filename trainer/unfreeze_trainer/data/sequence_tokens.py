@@ -33,7 +33,8 @@ class SequenceTokens:
 
     def __init__(self, tokenizer: Any, texts: pa.ChunkedArray, max_length: int, *, target: bool, remedy: str) -> None:
         self._tokenizer, self._max_length, self._target, self._remedy = tokenizer, max_length, target, remedy
-        self._special = frozenset(self._ids_of([""])[0])
+        self._around = self._ids_of([""])[0]
+        self._special = frozenset(self._around)
         ids: list[np.ndarray] = [np.empty(0, np.int32)]
         beyond: list[int] = []
         self.wrong: list[tuple[int, str]] = []
@@ -92,12 +93,21 @@ class SequenceTokens:
         """Return whether any text holds a stop."""
         return bool(np.isin(self._ids, stops).any())
 
+    def twice(self, stops: Sequence[int]) -> int:
+        """Return how many texts hold stops of their own, beside those that the tokenizer puts around each."""
+        counts = np.bincount(self._owners(np.isin(self._ids, stops)))
+        return int((counts > np.isin(self._around, stops).sum()).sum())
+
+    def _owners(self, found: np.ndarray) -> np.ndarray:
+        """Return the index of the text that each token of a mask is of."""
+        return np.searchsorted(self._ends, np.flatnonzero(found), side="right")
+
     def unknown(self) -> int:
         """Return how many texts hold something that the tokenizer has no token for."""
         token = self._tokenizer.unk_token_id
         if token is None or token in self._special:
             return 0
-        return len(np.unique(np.searchsorted(self._ends, np.flatnonzero(self._ids == token), side="right")))
+        return len(np.unique(self._owners(self._ids == token)))
 
     def first_beyond(self, rows: int) -> tuple[int, int] | None:
         """Return index and token id of the first text with an id that has no row in a table of so many; None without."""

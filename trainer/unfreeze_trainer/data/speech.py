@@ -9,15 +9,11 @@ import numpy as np
 
 from unfreeze_api.contracts.resolved import Dataset
 from unfreeze_trainer.data.audio import read_audio
-from unfreeze_trainer.data.audio_loader import AudioLoader
-from unfreeze_trainer.data.clips import ClipError
+from unfreeze_trainer.data.few import numbers_of
 from unfreeze_trainer.data.samples import DataSource, read_targets
 from unfreeze_trainer.data.shards import is_table_folder
 from unfreeze_trainer.data.suffixes import lies_as_table
 from unfreeze_trainer.errors import JobError, some_of
-
-_SILENT = 2.0**-15
-"""Of values between -1 and 1: what a step of 16 bits is."""
 
 
 def read_speech(dataset: Dataset, where: str, *, kind: Any, **options: Any) -> DataSource:
@@ -50,16 +46,16 @@ def read_speech(dataset: Dataset, where: str, *, kind: Any, **options: Any) -> D
     return source
 
 
-class SpeechLoader(AudioLoader):
-    """Makes batches of clips in which something is said."""
-
-    of_texts = True
-    """Whether clips have texts: others may be silent."""
-
-    def decode(self, content: str | bytes) -> np.ndarray:
-        """Return a clip at the model's rate, float32 of shape (values,); ClipError if it cannot be read, or is silent."""
-        values = super().decode(content)
-        if self.of_texts and float(np.abs(values).max()) < _SILENT:
-            seconds = len(values) / self.rate
-            raise ClipError(f"its {seconds:.3g} seconds are silent, and it has a text; replace or remove it")
-        return values
+def said_of_shared(source: DataSource) -> str:
+    """Return what is said of files that stand in several rows with different texts, for people; empty where none does."""
+    if not source.files:  # a table that holds the clips has each part by itself
+        return ""
+    clips, texts = numbers_of(source.inputs), numbers_of(source.targets)
+    owners, counts = np.unique(np.unique(np.stack([clips, texts], axis=1), axis=0)[:, 0], return_counts=True)
+    rows = int(np.isin(clips, owners[counts > 1]).sum())
+    if not rows:
+        return ""
+    return (
+        f"{rows} of {len(clips)} rows share their clip with a row of another text, and each is heard from the clip's beginning: where rows"
+        " are parts of recordings (offset and duration of NeMo's manifests, segments of Kaldi) cut these into a clip for each row"
+    )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from unfreeze_trainer.data.clips import SUFFIXES as CLIPS
 from unfreeze_trainer.data.columns import check_columns
-from unfreeze_trainer.data.json_lines import CHUNK_CHARACTERS, CHUNK_ROWS, HEAD_ROWS, NONE, Cells, json_cell
+from unfreeze_trainer.data.json_lines import CHUNK_CHARACTERS, CHUNK_ROWS, HEAD_ROWS, MAY_LACK, NONE, Cells, json_cell
 from unfreeze_trainer.data.pictures import FORMATS as PICTURES
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_of
@@ -71,17 +71,21 @@ def read_web_dataset(
 ) -> Iterator[pa.Table]:
     """Read some columns of a shard: ends of members (`jpg`, `cls`), names that these serve for (image), or fields of `.json`.
 
-    Pictures and clips are structs of shard, member, start and size; texts are text, `.cls` and fields are what stands there.
+    Pictures and clips are structs of shard, member, start and size; texts are text, `.cls` and fields are what stands there. Of an
+    optional column a sample may lack it.
     """
     wanted = list(dict.fromkeys(columns))
     cells: dict[str, list[Any]] = {name: [] for name in wanted}
     types: dict[str, type] = {}
+    nowhere = {name for name in wanted if kinds.get(name) == "Optional"}
+    first: _Sample | None = None
     number = held = 0
     with Path(path).open("rb") as file:
         row_of = partial(_row, wanted=wanted, file=file, types=types, where=where, kinds=kinds)
         for number, sample in enumerate(_samples(path, where), start=1):
+            first = first or sample
             try:
-                values = row_of(sample)
+                values = row_of(sample, nowhere=nowhere)
             except JobError as error:
                 if number == 1 and isinstance(error, _LacksError):
                     _check_first(sample, wanted, file, where)
@@ -96,6 +100,9 @@ def read_web_dataset(
                 cells, held = {name: [] for name in wanted}, 0
             if full and head:
                 break
+        else:
+            if first and nowhere:
+                check_columns(sorted(nowhere), _names(first, file, where), where)
     yield _table(cells)
     if not number:
         raise JobError("InvalidData", f"{where}: the archive has no members, and so no samples")
@@ -123,6 +130,11 @@ def column_names(path: str, where: str) -> list[str]:
     """Return the columns of a shard, by its first sample; JobError as of `read_web_dataset`."""
     with Path(path).open("rb") as file:
         return next((_names(sample, file, where) for sample in _samples(path, where)), [])
+
+
+def serves(column: str, names: Sequence[str]) -> bool:
+    """Return whether image or audio stands for one of a shard's columns alone, and so for other ends of it in other samples, too."""
+    return column not in names and sum(name in _COLUMNS[column] for name in names) == 1
 
 
 def holds_media(column: str) -> bool:
@@ -230,20 +242,30 @@ def _row(
     types: dict[str, type],
     where: str,
     kinds: Mapping[str, Cells | None],
+    nowhere: set[str],
 ) -> list[Any]:
-    """Return a sample's values, or where its pictures or clips lie; `types` are those of the samples before."""
+    """Return a sample's values, or where its pictures or clips lie.
+
+    `types` are those of the samples before, `nowhere` the optional columns that none of these has.
+    """
     place, values = f"{where}: sample {quoted(sample.key)}", list[Any]()
     for column in wanted:
         end = _end_of(sample, column, where)
         if not end:
             record = _object(sample, file, where) if "json" in sample.members else {}
+            if column not in record and kinds.get(column) in MAY_LACK:
+                values.append(None)
+                continue
             if column not in record:
                 there = some_of(sorted(sample.members))
                 raise _LacksError(
                     "InvalidData", f"{place} has nothing for the column {column!r}: its members end in {there}"
                 )
+            nowhere.discard(column)
             values.append(json_cell(record, column, types, place, kinds.get(column)))
-        elif holds_media(end):
+            continue
+        nowhere.discard(column)
+        if holds_media(end):
             member = sample.members[end]
             if member.size > MAX_MEDIA:
                 raise JobError(

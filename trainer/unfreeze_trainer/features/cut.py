@@ -67,11 +67,17 @@ def length_of(batch: Batch) -> int:
 
 
 class _Stub(nn.Module):
-    """Stands in a module's place for a forward pass: returns something of the shape of its output."""
+    """Stands in a module's place for a forward pass: returns something of the shape of its output; other attributes are that module's."""
 
-    def __init__(self, outputs: Sequence[Callable[[], Any]]) -> None:
+    def __init__(self, place: nn.Module, outputs: Sequence[Callable[[], Any]]) -> None:
         super().__init__()
+        self.training = place.training
         self._outputs, self._calls = outputs, 0
+        vars(self)["_place"] = place  # no child: whoever goes through the model meets no weights here
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the module has: some parents read their layers' attributes (ModernBERT: which mask a layer takes)."""
+        return getattr(vars(self)["_place"], name)
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Return the output of the next call."""
@@ -214,7 +220,8 @@ class Start:
 
     def __init__(self, module: nn.Module, cut: Cut) -> None:
         self._cut = cut
-        paths = {module.get_submodule(path): path for path in cut.outputs}
+        self._parts = {path: module.get_submodule(path) for path in cut.outputs}
+        paths = {part: path for path, part in self._parts.items()}
         # To set an attribute would look at what trains, and move the module to the end.
         self._places = [
             (part._modules, key, child, paths[child])  # noqa: SLF001
@@ -240,7 +247,8 @@ class Start:
         stubs = {}
         for path, outputs in cut.outputs.items():
             known = dict(zip(cut.needed, values, strict=True)) if path == cut.path else {}
-            stubs[path] = _Stub([partial(output.filled, samples, length, device, known, fill) for output in outputs])
+            filled = [partial(output.filled, samples, length, device, known, fill) for output in outputs]
+            stubs[path] = _Stub(self._parts[path], filled)
         try:
             for modules, key, _, path in self._places:
                 modules[key] = stubs[path]

@@ -178,6 +178,7 @@ def _proven(probe: Probe, path: str, outputs: Mapping[str, Sequence[Output]]) ->
     try:
         values = every.capture(module, lambda: forward(batch), stop=True)
         expected = forward(batch)
+        every.capture(module, lambda: forward(neighbours), stop=True)  # what modules remember is of another batch
         needed = tuple(
             number
             for number, value in enumerate(values)

@@ -91,7 +91,7 @@ class Library(ABC):
 
     def _with_adapter(self, module: nn.Module, head: Collection[str]) -> LoadedModel:
         """Divide a model into blocks and add the job's adapter, if it has one."""
-        blocks = find_blocks(module, head)
+        blocks = find_blocks(module, head, by_use=self.job.semantics.blocks == "ByUse")
         if self.headless:
             blocks = [*blocks, Block(HEAD, ())]
         if not self.job.adapter:

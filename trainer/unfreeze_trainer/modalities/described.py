@@ -139,6 +139,19 @@ class Described(Modality):
             what = f"{where}: row {source.number(found[0])}: a token"
             options = {"rows": rows, "tokenizer": self.tokenizer, "where": self._writer.language.where}
             raise without_embedding(found[1], what, **options)
+        self._tell_of(where, tokens)
+        self._tokens[source], self._texts[source] = tokens, part_of(source, "text").inputs
+        return source
+
+    def _tell_of(self, where: str, tokens: CaptionTokens) -> None:
+        """Say what of a source's texts is not learned, or learned and never written."""
+        if tokens.ended:
+            name = self.tokenizer.convert_ids_to_tokens(self._writer.end)
+            self.tell(
+                where,
+                f"{tokens.ended} of {len(tokens.beyond)} texts hold {name}, which ends a text and is put behind each: what follows the first"
+                " is learned and never written. Remove it from them",
+            )
         if cut := int((tokens.beyond > 0).sum()):
             lost, learned = int(tokens.beyond.sum()), int(tokens.learned.sum())
             message = (
@@ -146,8 +159,6 @@ class Described(Modality):
                 f" {lost + learned} tokens that are to be learned lie beyond, and these texts do not teach the model to stop: {self._remedy}"
             )
             self.tell(where, message)
-        self._tokens[source], self._texts[source] = tokens, part_of(source, "text").inputs
-        return source
 
     @property
     def _remedy(self) -> str:

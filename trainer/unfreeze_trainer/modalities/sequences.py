@@ -156,6 +156,12 @@ class Sequences(Modality):
                 f"{short} of {len(targets.lengths)} targets have fewer than {self._model.least} tokens, and the model says no shorter text by its"
                 " generation_config.json: set min_length there to 0, unless others are to be longer than these"
             )
+        if twice := targets.twice(self._model.stops):
+            yield (
+                f"{twice} of {len(targets.lengths)} targets hold a token that ends the model's texts"
+                f" ({', '.join(self.tokenizer.convert_ids_to_tokens(self._model.stops))}), and the tokenizer puts one there, too: what follows the"
+                " first is learned and never said. Remove it from them"
+            )
         for part, tokens, does in (("source", sources, "reads"), ("target", targets, "learns to write")):
             if unknown := tokens.unknown():
                 yield (

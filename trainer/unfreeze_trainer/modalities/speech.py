@@ -16,7 +16,8 @@ from unfreeze_trainer.data.dialogue_tokens import padded_length
 from unfreeze_trainer.data.dialogues import without
 from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.data.sequence_tokens import SequenceTokens
-from unfreeze_trainer.data.speech import SpeechLoader, read_speech
+from unfreeze_trainer.data.speech import read_speech, said_of_shared
+from unfreeze_trainer.data.speech_loader import SpeechLoader
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.modalities.audio import Audio, AudioModel
 from unfreeze_trainer.modalities.base import Question, rows_of
@@ -59,6 +60,13 @@ class Transcribed(Audio):
         assert isinstance(self.loader, SpeechLoader)
         self.loader.of_texts = bool(self._texts)
 
+    def _read_speech(self, dataset: Dataset, where: str) -> DataSource:
+        """Read a table; say which rows have one clip and different texts."""
+        source = read_speech(dataset, where, kind=target_kind(self.job), skip=self._skips)
+        if said := said_of_shared(source):
+            self.tell(where, said)
+        return source
+
     def _tell_cut(self, source: DataSource, cut: int) -> None:
         said = (
             f"{cut} of {len(source.inputs)} clips are longer than {self.max_seconds:g} seconds and are cut there ({self._options}.maxSeconds),"
@@ -96,7 +104,7 @@ class Speech(Transcribed):
     def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a table and tokenise its texts; JobError InvalidData for those that cannot be learned, unless such rows are skipped."""
         skip, column = self._skips, dataset.columns.text
-        source = read_speech(dataset, where, kind=target_kind(self.job), skip=skip)
+        source = self._read_speech(dataset, where)
         tokens = SequenceTokens(self._tokenizer, source.targets, _UNCUT, target=True, remedy="")
         source, kept = without(
             source, [(row, f", column {column!r}: {why}") for row, why in self._wrong(tokens)], skip=skip

@@ -13,9 +13,8 @@ from torch import Tensor
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.audio_loader import MASK
 from unfreeze_trainer.data.dialogues import without
-from unfreeze_trainer.data.samples import DataSource, Split, target_kind
+from unfreeze_trainer.data.samples import DataSource, Split
 from unfreeze_trainer.data.sequence_tokens import SequenceTokens
-from unfreeze_trainer.data.speech import read_speech
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.audio import AudioModel
 from unfreeze_trainer.modalities.base import rows_of
@@ -72,7 +71,7 @@ class Spelled(Transcribed):
     def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a table; JobError InvalidData for texts that cannot be learned, unless such rows are skipped."""
         skip, column, model = self._skips, dataset.columns.text, self._spells
-        source = read_speech(dataset, where, kind=target_kind(self.job), skip=skip)
+        source = self._read_speech(dataset, where)
         model.learn_spelling(text for chunk in source.targets.chunks for text in chunk.to_pylist())
         tokens = SequenceTokens(model.spelling, source.targets, _UNCUT, target=True, remedy="")
         seconds = self._lasting(source)

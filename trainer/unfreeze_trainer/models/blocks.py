@@ -42,7 +42,7 @@ class _Parts:
     after: list[str]
 
 
-def find_blocks(module: nn.Module, head_parameters: Collection[str]) -> list[Block]:
+def find_blocks(module: nn.Module, head_parameters: Collection[str], *, by_use: bool = True) -> list[Block]:
     """Divide a model into blocks, from input to output; every parameter is in exactly one, the head is last.
 
     timm models say themselves which parameter belongs to which layer (group_matcher, which timm's layer-wise learning
@@ -56,6 +56,9 @@ def find_blocks(module: nn.Module, head_parameters: Collection[str]) -> list[Blo
     head_parameters
         Parameters of the head, as in named_parameters(). Where there are none the topmost block is what lies above
         the layers, or the last layer.
+    by_use
+        Whether a table's norm that is declared behind the layers (DeBERTa-v3's of relative positions) is of the embeddings, and a pooler
+        that is declared before them (Nomic's) lies above them, as they are used; else each is where it is declared.
 
     Notes
     -----
@@ -67,7 +70,7 @@ def find_blocks(module: nn.Module, head_parameters: Collection[str]) -> list[Blo
     """
     names = [name for name, _ in module.named_parameters() if name not in head_parameters]
     group_matcher = getattr(module, "group_matcher", None)
-    parts = _timm_layers(group_matcher, names) if callable(group_matcher) else _stack_layers(module, names)
+    parts = _timm_layers(group_matcher, names) if callable(group_matcher) else _stack_layers(module, names, by_use)
     order = {name: index for index, name in enumerate(names)}
     blocks = [
         (EMBEDDINGS, parts.before),
@@ -99,12 +102,12 @@ def _timm_layers(group_matcher: Callable[..., object], names: Sequence[str]) -> 
     )
 
 
-def _stack_layers(module: nn.Module, names: Sequence[str]) -> _Parts:
+def _stack_layers(module: nn.Module, names: Sequence[str], by_use: bool) -> _Parts:
     """Sort parameters by the model's stacks of layers.
 
     What lies before a stack belongs to its first layer, before the first one to the embeddings. Two things are known by
     their names, since models declare them on either side of the layers: embeddings (relative positions, BART's
-    layernorm_embedding) are embeddings, and what is called final or out (OPT) lies after the layers.
+    layernorm_embedding) are embeddings, and what is called final or out (OPT) lies after the layers. `by_use` as of `find_blocks`.
     """
     stacks = _stacks(module)
     # transformers' own word for a tower: its features can be had without the rest of the model.
@@ -114,19 +117,24 @@ def _stack_layers(module: nn.Module, names: Sequence[str]) -> _Parts:
     layer_of = _by_prefix([layer for stack in stacks for layer in stack])
     embeddings = {name for name, part in module.named_modules() if isinstance(part, nn.Embedding)}
     pending: list[str] = []
-    inside = False
+    latest = ""  # of a layer
+    beside: str | None = None  # the module that has a table behind its layers, while nothing else follows
     for name in names:
         layer, owner = layer_of(name), name.rpartition(".")[0]
-        called = owner.rpartition(".")[2]
+        around, _, called = owner.rpartition(".")
         if layer is not None:
             parts.layers[layer] += [*pending, name]
-            pending, inside = [], True
+            pending, latest, beside = [], name, None
         elif owner in embeddings or "embed" in called:
             parts.before.append(name)
-        elif inside:
+            beside = around if owner in embeddings and latest.startswith(f"{around}.") else None
+        elif by_use and around == beside and is_norm(module.get_submodule(owner)):
+            parts.before.append(name)
+        elif latest:
             pending.append(name)
+            beside = None
         else:
-            last = called.startswith("final_") or called.endswith("_out")
+            last = called.startswith("final_") or called.endswith("_out") or (by_use and _of_pooler(name))
             (parts.after if last else parts.before).append(name)
     parts.after += pending
     parts.layers = [layer for layer in parts.layers if layer]
@@ -287,7 +295,11 @@ def _root(stack: _Stack, others: Sequence[_Stack]) -> str:
 
 
 def _neck_name(module: nn.Module, names: Collection[str]) -> str:
-    if any("pooler" in name.split(".") for name in names):
+    if any(map(_of_pooler, names)):
         return "pooler"
     shapes = {name: parameter.ndim for name, parameter in module.named_parameters()}
     return "norm" if all(shapes[name] == 1 for name in names) else "neck"
+
+
+def _of_pooler(name: str) -> bool:
+    return "pooler" in name.split(".")

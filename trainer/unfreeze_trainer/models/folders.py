@@ -23,6 +23,8 @@ CHANNELS = (1, 3)
 _LISTED = 20
 """Files of a folder that a message names."""
 _COMMIT = re.compile("[0-9a-f]{40}")
+_BELOW = ("*/config.json", "snapshots/*/config.json")
+"""Where a model lies in a folder that is none: of an older sentence-transformers (0_Transformer), or of a hub's cache."""
 
 
 def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict[str, Any]:
@@ -153,12 +155,28 @@ def _read_config(folder: Path, where: str, content: str) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
-        raise JobError("InvalidModel", f"{where}: no config.json in {folder}; {content}") from None
+        raise JobError("InvalidModel", f"{where}: no config.json in {folder}; {content}{_instead(folder)}") from None
     except (ValueError, RecursionError, OSError) as error:
         raise JobError("InvalidModel", f"{where}: config.json cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise JobError("InvalidModel", f"{where}: config.json holds no JSON object")
     return config
+
+
+def _instead(folder: Path) -> str:
+    """Return what to do about a folder without config.json, if it is of a usual kind; begins with a full stop."""
+    if (folder / "adapter_config.json").is_file():
+        return (
+            ". It is an adapter alone: merge it into its base (PEFT's merge_and_unload), save that with its tokenizer or processor, and name"
+            " that folder; or train another adapter on the base (spec.adapter)"
+        )
+    for pattern in _BELOW:
+        found = [file for file in sorted(folder.glob(pattern)) if _kind(_read(file)) != "unknown"]
+        if len(found) == 1:
+            return f". A model lies in {found[0].parent.relative_to(folder)}: name that folder"
+    if any(folder.glob("*.gguf")):
+        return ". Files of llama.cpp (GGUF) are not read: name the model that they were made of"
+    return ""
 
 
 def weight_files(path: str, where: str, *, library: str) -> list[str]:

@@ -82,6 +82,12 @@ def find_cuts(
                 log.info("phase %s computes all blocks in each step: %s", phase.name, cut)
             elif (skipped := cut.parameters(loaded.module)) >= lowest and skipped.isdisjoint(trained):
                 found[phase.index] = cut
+            else:
+                log.info(
+                    "phase %s computes all blocks in each step: no whole layer lies below %s, and no higher place gives all that the rest reads",
+                    phase.name,
+                    cut.path,
+                )
     return found
 
 

@@ -76,6 +76,9 @@ class Semantics(Model):
     rates: Annotated[Literal["Guarded", "Kept"], Before("Kept")] = "Guarded"
     """What becomes of learning rates that destroy the model. Guarded: the training goes back with lower ones, or fails. Kept:
     nothing."""
+    blocks: Annotated[Literal["ByUse", "AsDeclared"], Before("AsDeclared")] = "ByUse"
+    """Which block has what a model declares elsewhere than it uses it. ByUse: a table's norm behind the layers is of the embeddings, a
+    pooler before them lies above. AsDeclared: the block next to its place."""
     order: Annotated[Literal["Permutation"], Before("Permutation")] = "Permutation"
     """Order of the samples. Permutation: of all of them, another one in each epoch (data/order.py)."""
 

@@ -71,8 +71,8 @@ class Encoder(ABC, Generic[_Read]):
     @abstractmethod
     def __init__(self, train: _Read, where: str) -> None: ...
 
-    whole_groups: ClassVar[bool] = False
-    """Whether a group is held out whole or not at all; else each part keeps the groups' shares."""
+    together: ClassVar[str] = ""
+    """What rows of a group share, where it is held out whole or not at all; empty where each part keeps the groups' shares."""
     cells: ClassVar[Literal["Numbers", "Lists"] | None] = None
     """What else than a text, a whole number or a boolean a cell holds."""
 

@@ -35,7 +35,7 @@ class Captions(Encoder[Read]):
     Classes are those of all sources that have been read: what is trained on does not limit what can be told by a prompt.
     """
 
-    whole_groups = True
+    together = "a picture or a text"
 
     def __init__(self, train: Read, where: str) -> None:  # noqa: ARG002 - what is wrong is seen in the training split
         self.labels = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Descriptions(Encoder[np.ndarray]):
     """Texts of pictures or clips; parts that are held out share no picture and no clip with the others."""
 
-    whole_groups: ClassVar[bool] = True
+    together: ClassVar[str] = "a picture or a clip"
     annotation: ClassVar[str] = "Captions"
     """What a row is, in the API's word."""
 

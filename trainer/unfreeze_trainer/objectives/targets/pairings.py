@@ -22,7 +22,7 @@ ABSENT = -1
 class Pairings(Encoder[np.ndarray]):
     """The number of each cell of a row, the same for equal cells of a column, ABSENT for those that it lacks; parts that are held out share none of them."""
 
-    whole_groups: ClassVar[bool] = True
+    together: ClassVar[str] = "a picture, a text or a clip"
 
     def __init__(self, train: np.ndarray, where: str) -> None:  # noqa: ARG002 - what is wrong is seen in the training split
         self.labels = []
