@@ -360,8 +360,8 @@ MUTATIONS = (
     Mutation(
         "a running job's model may be changed",
         "crds/unfreeze_api/spec/job.py",
-        'for field in ("model", ',
-        "for field in (",
+        'FIXED = ("model", ',
+        "FIXED = (",
         "tests/crds",
     ),
     Mutation(
