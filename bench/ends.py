@@ -73,7 +73,7 @@ def watched(folder: Path, name: str) -> dict[str, Any]:
         shown = _progress(place / "tmp")
         if at is None and shown.get("etaSeconds") is not None and _begun(shown):
             at, said = clock, shown
-        if at is not None and trained is None and shown.get("activity") in ("Exporting", "Done"):
+        if at is not None and trained is None and shown.get("state") in ("Exporting", "Done"):
             trained = clock
     if process.returncode:
         raise RuntimeError(f"{name} has ended with code {process.returncode}")
