@@ -269,13 +269,17 @@ def manifest(data: Path, work: Work, epochs: int, run: Path) -> dict[str, Any]:
         },
         "strategy": work.strategy,
         "training": {"epochs": epochs, "batchSize": 32, "seed": 0},
-        "output": {"destination": f"file://{run}"},
     }
+    return job_of(spec, run)
+
+
+def job_of(spec: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Return the manifest of a job whose folder is `run`."""
     return {
         "apiVersion": "unfreeze.dev/v1alpha1",
         "kind": "FineTuneJob",
         "metadata": {"name": "bench"},
-        "spec": spec,
+        "spec": {**spec, "output": {"destination": f"file://{run}"}},
     }
 
 
@@ -324,14 +328,9 @@ def script(text: str, *arguments: str) -> float:
 
 def of_worker(spec: dict[str, Any], run: Path) -> float:
     """Return the processor time of a job of one worker, from its process to its report, whose folder is `run`."""
-    manifest = {
-        "apiVersion": "unfreeze.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": "bench"},
-        "spec": {**spec, "output": {"destination": f"file://{run}"}},
-    }
     file = run.with_suffix(".json")
-    file.write_text(resolve("bench", "default", load_job(manifest).spec, rendezvous_host="127.0.0.1").to_json())
+    job = load_job(job_of(spec, run))
+    file.write_text(resolve("bench", "default", job.spec, rendezvous_host="127.0.0.1").to_json())
     return processor_time([sys.executable, "-m", "unfreeze_trainer.worker"], UNFREEZE_JOB=str(file))
 
 

@@ -52,9 +52,9 @@ def beside(chosen: Facts, found: Sequence[Facts], what: str, field: str) -> list
         What it was taken for, and the field of `columns` that says otherwise.
     """
     others = [repr(one.name) for one in found if one is not chosen and _by_place(one) == _by_place(chosen)]
-    return [
-        f"column {chosen.name!r} was taken for {what}; {some_of(others)} could be it too: set columns.{field}"
-    ] * bool(others)
+    if not others:
+        return []
+    return [f"column {chosen.name!r} was taken for {what}; {some_of(others)} could be it too: set columns.{field}"]
 
 
 def _by_place(one: Facts) -> int:
