@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
@@ -111,7 +112,7 @@ class Pod:
             )
         self.answers: dict[tuple[str, bool], str] = {}
         """The newest answer in each state, before the first step and after it."""
-        self.unheard: OSError | None = None
+        self.unheard: OSError | http.client.HTTPException | None = None
         """Why there was no answer, the last time that there was none."""
 
     def listen(self) -> bool:
@@ -119,7 +120,7 @@ class Pod:
         try:
             with DIRECT.open(self.url, timeout=5) as answer:
                 text = answer.read().decode()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:  # also one that ends between head and body of its answer
             self.unheard = error
             return self.process.poll() is not None
         told = json.loads(text)

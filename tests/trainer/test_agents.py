@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -61,7 +62,7 @@ class Pods:
         try:
             with urllib.request.urlopen(f"http://127.0.0.{index + 1}:{self.port}{path}", timeout=2) as answer:
                 return answer.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return None
 
     def progress(self, index: int = 0) -> Progress:
