@@ -146,6 +146,22 @@ def test_the_loss_that_is_shown_is_that_of_a_unit():
     assert meter.loss == 0.5
 
 
+def test_the_ranks_meet_at_the_first_step_of_a_phase_however_quick_those_before_were() -> None:
+    meter = Meter(SimpleNamespace(device=torch.device("cpu"), world_size=1, all_reduce=lambda tensor: tensor), None)
+    loss = torch.tensor(1.0)
+    meter.pass_seconds = 60.0
+    for _ in range(2):
+        meter.add(loss, 1, 0, 1)
+        met = meter.after_step()
+    assert (met, meter._interval > 100) == (False, True), "steps of a head alone"
+    assert meter.after_step(due=True)
+    meter.enter(3.0)
+    assert meter.work_seconds == 60.0, "nobody knows better by now"
+    meter.add(loss, 1, 0, 1)
+    assert meter.after_step(), "a request to stop is heard"
+    assert 0 < meter.work_seconds < 60.0
+
+
 def test_metrics_are_as_many_for_ten_thousand_classes_as_for_two() -> None:
     found = []
     for classes in (2, 10_000):

@@ -65,3 +65,19 @@ def test_what_is_left_of_a_plan_is_work_and_evaluations():
     never = replace(plan, held_out=100)  # evaluated so far: four times 100 forward passes are to come
     assert never.seconds_left(0, 0, work_seconds=1.0, evaluation_seconds=0.0) == whole + 400
     assert never.seconds_left(0, 0, work_seconds=1.0, evaluation_seconds=10.0) == whole + 40
+
+
+def test_a_head_over_what_is_computed_once_does_not_tell_what_later_phases_cost():
+    plan = replace(plan_of(), held_out=10)
+    cached = replace(plan, starts={0: len(plan.blocks) - 1})
+    head, rest = (6 * cached.step_work(phase) * 18 / 4 for phase in cached.phases)
+    of_head, of_rest = 2 * 3, 2 * 10
+    evaluations = [len([at for at in (4, 6, 8, 12) if low < at <= high]) for low, high in ((0, 6), (6, 12))]
+    said = cached.seconds_left(0, 0, work_seconds=0.01, evaluation_seconds=3.0, pass_seconds=1.0)
+    assert (evaluations, said) == ([2, 2], round(0.01 * head + of_head + rest + of_rest))
+    three = replace(cached, starts={**cached.starts, 1: 1})  # lower blocks compute once more, for the other cut
+    rest, below = 6 * three.step_work(three.phases[1]) * 18 / 4, three.share_below(1)
+    said = three.seconds_left(6, 1, work_seconds=1.0, evaluation_seconds=3.0, pass_seconds=1.0)
+    assert said == round(rest + 2 * 3)
+    said = three.seconds_left(0, 0, work_seconds=0.01, evaluation_seconds=3.0, pass_seconds=1.0)
+    assert said == round(0.01 * head + of_head + rest + 18 * below + 2 * 10 * (1 - below))

@@ -48,5 +48,5 @@ def take_step(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
     if isinstance(optimizer, torch.optim.AdamW):
         optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
         optimizer.step()
-    elif not skip:
+    elif ~skip:  # a truth, which estimates answer with True
         optimizer.step()

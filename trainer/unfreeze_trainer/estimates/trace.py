@@ -212,7 +212,12 @@ class _Trace:
             self._job = with_solver(self._job, self._task, loaded, runs=False)
             found = compile_phases(self._job, names, self._feed.steps_per_epoch, headless=loaded.headless)
             freezer = Freezer(
-                module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors, locked=loaded.locked
+                module,
+                loaded.blocks,
+                loaded.adapter_parameters,
+                loaded.rate_factors,
+                locked=loaded.locked,
+                frozen_dropout=self._job.semantics.dropout == "Everywhere",
             )
             sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
             trains = {phase.name: sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found}

@@ -200,6 +200,7 @@ class CachedTask:
         modes = [(part, part.training) for part in module.modules()]
         module.eval()
         foreign, computed, took = False, 0, 0.0
+        lengths = np.maximum(task.lengths(split), 1)  # what a sample takes goes with it; samples without any are alike
         batches = task.batches(split, iter(mine + [[]] * (rounds - len(mine))))
         for number, batch in enumerate(batches, 1):
             indices = mine[number - 1] if number <= len(mine) else []
@@ -214,7 +215,8 @@ class CachedTask:
                     found = (tuple(value.cpu() for value in row) for row in rows_of(values, cut.shapes, here))
                     new = dict(zip(missing, found, strict=True))
                     known |= reuse.keep(new) if reuse else new
-                computed, took = computed + len(missing), took + time.perf_counter() - start
+                computed += int(lengths[[indices[place] for place in missing]].sum())
+                took += time.perf_counter() - start
             if not foreign:
                 rows.add([indices[place] for place in known], list(known.values()))
             if number % _CHECK_BATCHES == 0:
@@ -224,7 +226,7 @@ class CachedTask:
         if engine.any_rank(foreign):
             log.warning("all blocks compute in each step: of some %s samples their outputs have another shape", split)
             return
-        self._sample_seconds = took / max(1, computed) or self._sample_seconds
+        self._sample_seconds = took / max(1, computed) * float(lengths.mean()) or self._sample_seconds
         self.saved.seconds -= time.perf_counter() - began
         if reuse:
             self.saved.reused += reuse.taken

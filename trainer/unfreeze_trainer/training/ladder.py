@@ -336,9 +336,7 @@ class Ladder:
 
     def _seconds_of(self, phase: Phase) -> float:
         """Return about how long a rung takes: a pass through blocks was measured, or steps of other rungs."""
-        sample = self._task.sample_seconds / self._engine.world_size
-        starts = [start for start in self._plan.starts.values() if start]
-        whole = sample * len(self._plan.blocks) / max(starts, default=1)
+        whole = self._meter.pass_seconds
         if not whole and self._plan.phases[0].solved:  # nothing was cached: the solver has read each sample once
             whole = self._state.rungs[0].seconds / self._plan.samples
         unit = max(whole, self._meter.work_seconds or 0.0)

@@ -45,10 +45,12 @@ class Meter:
         self.rate_factor = 0.0
         """What every peak learning rate is multiplied by at the newest step."""
         self.step_work = 1.0
-        """Work of a step of the present phase (see `phases.remaining`)."""
+        """Work of a step of the present phase (see `phases.work`)."""
         self.work_seconds: float | None = None
         """Seconds that a sample takes for a unit of work, smoothed; it outlives phases and an epoch's smaller last
         batch."""
+        self.pass_seconds = 0.0
+        """Seconds of a sample's forward pass, as it was where blocks computed each once; 0 where none did."""
         self.observe: Callable[[Sequence[tuple[float, float]]], object] = _nothing
         """Called when the ranks meet, on each of them, with mean loss and units of each step since they met last."""
         self._recent_seconds = self._recent_work = 0.0
@@ -63,6 +65,18 @@ class Meter:
         self._units_of_step = [0]
         self._steps = self._samples = self._units = self._tokens = 0
         self._seconds = 0.0
+
+    def enter(self, step_work: float) -> None:
+        """Take note of the work of a step of a phase that begins. How long those of the one before took says little of it."""
+        self.step_work = step_work
+        self._recent_seconds = self._recent_work = 0.0
+        self._interval = 1
+        if self.work_seconds is not None:
+            self.work_seconds = max(self.work_seconds, self.pass_seconds)
+
+    def passed(self, seconds: float) -> None:
+        """Take note of how long a rank has taken for a sample's forward pass."""
+        self.pass_seconds = seconds / self._engine.world_size
 
     def pause(self) -> None:
         """Stop the clock: evaluations and checkpoints are no training time."""

@@ -8,8 +8,8 @@ from functools import cached_property
 
 from unfreeze_api.contracts.resolved import LearningRate, ResolvedJob
 from unfreeze_trainer.phases.compile import Phase, compile_phases
-from unfreeze_trainer.phases.remaining import remaining_work, step_work
 from unfreeze_trainer.phases.schedule import rate_factor
+from unfreeze_trainer.phases.work import shares, step_work
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,12 @@ class Plan:
         return {"train": train, "validation": evaluations}
 
     def step_work(self, phase: Phase) -> float:
-        """Return the work of a step of a phase (see `phases.remaining`)."""
+        """Return the work of a step of a phase (see `phases.work`)."""
         return step_work(phase, self.blocks, self.starts.get(phase.index, 0))
+
+    def share_below(self, start: int) -> float:
+        """Return the share of so many of the lowest blocks in a forward pass."""
+        return sum(shares(self.blocks)[:start])
 
     def seconds_of(self, phase: Phase, *, work_seconds: float, evaluation_seconds: float) -> float:
         """Return about how long a phase takes; the times are as of `seconds_left`."""
@@ -112,7 +116,9 @@ class Plan:
         evaluations = max(1, phase.steps // self.evaluate_every) + bool(phase.trial)
         return samples * self.step_work(phase) * work_seconds + evaluation_seconds * evaluations
 
-    def seconds_left(self, step: int, current: int, *, work_seconds: float, evaluation_seconds: float) -> int:
+    def seconds_left(
+        self, step: int, current: int, *, work_seconds: float, evaluation_seconds: float, pass_seconds: float = 0.0
+    ) -> int:
         """Return about how long the rest of the plan takes.
 
         Parameters
@@ -125,9 +131,20 @@ class Plan:
             That a sample takes for a unit of work.
         evaluation_seconds
             That an evaluation takes; 0 before the first one, which counts as a forward pass of each of its samples.
+        pass_seconds
+            That a sample's forward pass was seen to take; 0 where nobody has seen it. A head's steps, over what was computed
+            once, do not tell what later phases cost.
         """
-        work = (
-            remaining_work(self.phases, self.blocks, step, current, self.starts) * self.samples / self.steps_per_epoch
-        )
-        evaluations = (self.total_steps - step) // self.evaluate_every + len(self.phases) - current
-        return round(work * work_seconds + evaluations * (evaluation_seconds or self.held_out * work_seconds))
+        later, share = max(work_seconds, pass_seconds), self.samples / self.steps_per_epoch
+        left, before = 0.0, self.starts.get(current, 0)
+        for phase in self.phases[current:]:
+            start, here = self.starts.get(phase.index, 0), phase.index == current
+            unit, done = (work_seconds, step) if here else (later, phase.first_step)
+            evaluation = evaluation_seconds or self.held_out * unit
+            if start != before:  # computed anew in each evaluation, or once for all steps
+                evaluation = max(evaluation, self.held_out * (1 - self.share_below(start)) * unit)
+                left += self.samples * self.share_below(start) * unit
+            left += (phase.first_step + phase.steps - done) * share * self.step_work(phase) * unit
+            left += max(1.0, self.reads_left(done, phase.index)["validation"]) * evaluation
+            before = start
+        return round(left)

@@ -119,11 +119,15 @@ class Reporter:
         )
 
     def _seconds_left(self) -> int | None:
-        state, work_seconds = self._state, self._meter.work_seconds
-        if work_seconds is None:
+        state, meter = self._state, self._meter
+        if meter.work_seconds is None:
             return None
         planned = self._plan.seconds_left(
-            state.step, state.phase_index, work_seconds=work_seconds, evaluation_seconds=state.evaluation_seconds
+            state.step,
+            state.phase_index,
+            work_seconds=meter.work_seconds,
+            evaluation_seconds=state.evaluation_seconds,
+            pass_seconds=meter.pass_seconds,
         )
         most = self._spending.left_to_train
         return planned if most is None else min(planned, max(0, round(most)))

@@ -104,7 +104,10 @@ class Work:
         if rounds := self._spending.rounds_to_time:
             self._milestones.time_saying(rounds)
         self._spending.begin()
-        self._meter.step_work = self._plan.step_work(phase)
+        if start := self._plan.starts.get(phase.index):  # in order of length, and so without padding
+            whole = self._features.sample_seconds / self._plan.share_below(start)
+            self._meter.passed(whole / (1 - self._feed.padding()))
+        self._meter.enter(self._plan.step_work(phase))
         self._meter.resume()
 
     def _reads(self, phase: Phase) -> dict[str, float]:
