@@ -494,3 +494,6 @@ def test_a_killed_run_of_two_workers_ends_as_the_undisturbed_one(ranks, bert, ta
 
     one = ends_as_undisturbed(job_in, tmp_path)
     assert set(one["results"]["test"]) == {"ndcgAt10", "mrrAt10", "recallAt1", "recallAt10", "loss"}
+    assert [found["answer"] in ("Yes", "No") for found in one["decisions"] if found["type"] == "BetterThanBase"] == [
+        True
+    ]

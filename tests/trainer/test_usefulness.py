@@ -18,12 +18,13 @@ from tests.trainer.complete import complete
 from tests.trainer.interrupted import run_in
 from tests.trainer.jobs import make_job
 from tests.trainer.mlp import MLPTask
+from unfreeze_api.tasks.base import Metric
 from unfreeze_trainer.commands import show
 from unfreeze_trainer.exports.report import finished_progress, read_report
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.objectives.multi_label import MultiLabelMetrics
-from unfreeze_trainer.usefulness import decided, judge, judge_numbers
+from unfreeze_trainer.usefulness import beside_base, decided, judge, judge_numbers
 
 LABELS = ("a", "b", "c")
 
@@ -292,3 +293,17 @@ def test_a_label_is_no_markup_of_the_card(tmp_path):
     job, pins = make_job("/m", "/d.csv"), {"base": {"files": {}}, "data": {}}
     write_card(tmp_path, job, pins, library="timm", usage="pass", metrics=None, usefulness=usefulness)
     assert r"'\<b>' !\[x\](http://y) a\_b" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("better", "after", "answer"), [("Higher", 0.2, "No"), ("Higher", 0.5, "Yes"), ("Lower", 0.45, "No")]
+)
+def test_a_model_that_did_its_task_before_is_compared_with_its_base(better, after, answer):
+    """An embedding whose rates had destroyed it ended as a success, and nothing but its metric said so."""
+    found = beside_base(Metric("recallAt1", better), 0.45, after, samples=1200, step=7)
+    assert (found.answer, found.warning, found.step) == (answer, True if answer == "No" else None, 7)
+    assert found.message.startswith(
+        f"the model's recallAt1 on 1,200 validation samples is {after:.3f}, that of its base before the first step was 0.450"
+    )
+    assert ("Use the base as it is" in found.message) == (answer == "No")
+    assert [one.value for one in found.evidence] == [0.45, after]

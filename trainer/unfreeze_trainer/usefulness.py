@@ -10,6 +10,7 @@ import numpy as np
 from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.grammar.amounts import figure
+from unfreeze_api.tasks.base import Metric
 
 _Z = 1.959964
 """Standard deviations of a normal distribution within which 95 % of it lie."""
@@ -196,6 +197,40 @@ def decided(found: Usefulness, metric: str, step: int) -> Decision:
         evidence=[Evidence(name=f"{name} beyond that of always {guess}", low=found.gain_low, high=found.gain_high)],
         otherwise=f"an interval that {'holds 0' if found.better else 'lies above 0'}",
         alternative=f"always {guess}: {name} {figure(found.majority)}",
+    )
+
+
+def beside_base(metric: Metric, before: float, after: float, *, samples: int, step: int) -> Decision:
+    """Return whether a model is better than the one that its training began with, which did the task already.
+
+    Parameters
+    ----------
+    metric
+        The job's.
+    before, after
+        Its values on the validation data, before the first step and with the best weights.
+    samples
+        Of the validation data.
+    step
+        At which the weights were best.
+    """
+    better = metric.improvement(after, before) > 0
+    message = f"the model's {metric.name} on {samples:,} validation samples is {figure(after)}, that of its base before the first step was {figure(before)}"
+    if not better:
+        message += ": the training has not made it better. Use the base as it is, lower spec.strategy.learningRate, train less of it or with an adapter"
+    return Decision(
+        type="BetterThanBase",
+        answer="Yes" if better else "No",
+        question="Is the model better than the base that it began with?",
+        message=message,
+        step=step,
+        warning=None if better else True,
+        evidence=[
+            Evidence(name=f"{metric.name} of the base", value=before),
+            Evidence(name=f"{metric.name} of the model", value=after),
+        ],
+        otherwise=f"a {'lower' if better == (metric.better == 'Higher') else 'higher'} {metric.name} of the model",
+        alternative=f"the base as it is: {metric.name} {figure(before)}",
     )
 
 

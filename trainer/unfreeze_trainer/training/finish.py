@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.report import Results
 from unfreeze_trainer.exports.report import flat_results, reported
 from unfreeze_trainer.training.evidence import weigh, weigh_scratch
 from unfreeze_trainer.training.guards import keep_base
-from unfreeze_trainer.usefulness import decided
+from unfreeze_trainer.usefulness import beside_base, decided
 
 if TYPE_CHECKING:
     from unfreeze_trainer.training.evaluator import Measured
@@ -56,6 +57,9 @@ def finish(run: Run) -> None:
     results = Results(validation=best.metrics | said | lost, test=test)
     if best.usefulness:
         run.decisions.add(decided(best.usefulness, run.job.metric.name, state.step))
+    if state.untrained is not None and isfinite(state.untrained):
+        samples = run.task.splits["validation"]
+        run.decisions.add(beside_base(run.job.metric, state.untrained, best.value, samples=samples, step=state.step))
     run.spending.note()
     run.exporter.evaluate()
     run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps, instead=run.forgetting.mixed)
