@@ -52,7 +52,6 @@ def pretended(world_size: int) -> Iterator[FakeTensorMode]:
         enter(
             patch("torch.nn.init._no_grad_trunc_normal_", _itself)
         )  # would draw until all lie within bounds, and none is told
-        enter(patch("torch.nn.functional.dropout", _dropout))
         enter(patch("torch.nn.parallel.distributed._verify_param_shape_across_processes", _nothing))
         enter(patch("unfreeze_trainer.engines.fsdp.init_device_mesh", _really(_mesh)))
         enter(patch.object(Engine, "all_reduce", _alone))
@@ -107,13 +106,6 @@ def _really(function: Any) -> Any:
             return function(*arguments, **options)
 
     return without
-
-
-def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:  # noqa: A002 - torch's names
-    """Be torch's, which gives back what it was given where it drops nothing; torch's for fake tensors copies it."""
-    if not training or p == 0:
-        return input
-    return torch.dropout_(input, p, training) if inplace else torch.dropout(input, p, training)
 
 
 def _no(*_: Any) -> bool:

@@ -18,7 +18,7 @@ from unfreeze_trainer.models.keeping import widen_first
 from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.recovery import Found
 from unfreeze_trainer.runs.state import RunState
-from unfreeze_trainer.training.cuts import agreed, find_cuts, keys_of
+from unfreeze_trainer.training.cuts import agreed, find_cuts, keys_of, share_cuts
 from unfreeze_trainer.training.trainable import trainable_hash
 from unfreeze_trainer.training.unused import Evidence, agree_on_unused
 
@@ -47,8 +47,8 @@ def attach(
     feed: Feed,
     freezer: Freezer,
     link: Link | None,
-) -> tuple[Evidence, dict[int, Cut], dict[int, str]]:
-    """Try a model on the data and hand it to the engine; return what the trial says of its weights, its cuts, and their keys. Collective.
+) -> tuple[Evidence, dict[int, Cut], dict[int, str], Plan]:
+    """Try a model on the data and hand it to the engine; return what the trial says of its weights, its cuts, their keys, and the plan with them. Collective.
 
     Raises
     ------
@@ -67,17 +67,18 @@ def attach(
     evidence = agree_on_unused(engine, task, module, chosen, sizes)
     tell(link, "looking for blocks that need to compute once only")
     cuts = agreed(find_cuts(job, task, loaded, phases=plan.phases, freezer=freezer, autocast=engine.autocast), engine)
+    cuts, plan = share_cuts(cuts, plan, task, module, loaded.blocks)
     filled = {
         phase.index: cuts[phase.index]
         for phase in plan.phases
-        if phase.index in cuts and worth_it(task, plan.reads_left(phase.first_step, phase.index))
+        if phase.index in cuts and worth_it(task, plan.reads_of(phase.index))
     }  # hashes of weights take their time, and say nothing to whoever keeps nothing
     keys = keys_of(
         job, module, filled, phases=plan.phases, freezer=freezer, computed=computes(engine.device, engine.dtype)
     )
     widen_first(job, module, chosen, divides=engine.divides)
     engine.attach(module, loaded.blocks, evidence.unused)
-    return evidence, cuts, keys
+    return evidence, cuts, keys, plan
 
 
 def open_folder(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unfreeze_trainer.data.tokens import trimmed
+from unfreeze_trainer.features.cached import MIN_READS
 from unfreeze_trainer.features.cut import MASK, length_of
 from unfreeze_trainer.features.find import Probe, find_cut
 from unfreeze_trainer.features.keys import cut_key
 from unfreeze_trainer.models.blocks import LAYER
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS
+from unfreeze_trainer.phases.sharing import shared_cuts
 from unfreeze_trainer.training.dry_run import traceless
 
 if TYPE_CHECKING:
@@ -26,9 +29,11 @@ if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.features.cut import Batch, Cut
     from unfreeze_trainer.models import LoadedModel
+    from unfreeze_trainer.models.blocks import Block
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.phases.freezer import Freezer
     from unfreeze_trainer.tasks import Task
+    from unfreeze_trainer.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +96,37 @@ def find_cuts(
     return found
 
 
+def share_cuts(
+    cuts: Mapping[int, Cut], plan: Plan, task: Task, module: nn.Module, blocks: Sequence[Block]
+) -> tuple[dict[int, Cut], Plan]:
+    """Give phases that follow each other one cut, the lowest of theirs, where that spares more; return cuts and plan with it.
+
+    Rungs do not share, of which nobody knows how many there will be, nor does a head that is solved: it reads vectors.
+
+    Parameters
+    ----------
+    cuts
+        By phase, as of `find_cuts`.
+    plan
+        Of the same phases.
+    task
+        Whether its training samples are the same each time.
+    module, blocks
+        Whole.
+    """
+    if not task.repeats("train"):
+        return {**cuts}, plan
+    shares = [
+        plan.share_below(len(cuts[phase.index].blocks(module, blocks)))
+        if phase.index in cuts and not phase.rung and not phase.solved
+        else None
+        for phase in plan.phases
+    ]
+    reads = [plan.reads_left(phase.first_step, phase.index)["train"] for phase in plan.phases]
+    takes = dict(enumerate(shared_cuts(shares, reads, fewest=MIN_READS)))
+    return {index: cuts[takes[index]] for index in cuts}, replace(plan, shared=takes)
+
+
 def keys_of(
     job: ResolvedJob,
     module: nn.Module,
@@ -117,7 +153,8 @@ def keys_of(
     for phase in phases:
         trained |= {*freezer.chosen_names(phase)}
         if cut := cuts.get(phase.index):
-            found[phase.index] = cut_key(module, cut, trained=trained, computed=computed, known=known)
+            key = cut_key(module, cut, trained=trained, computed=computed, known=known)
+            found |= {index: key for index, other in cuts.items() if other is cut}  # of the last phase that has it
     return found
 
 

@@ -30,6 +30,8 @@ class Plan:
     learning_rate: LearningRate
     starts: Mapping[int, int] = field(default_factory=dict)
     """By phase, how many of the lowest blocks compute once for each sample, and not in each step."""
+    shared: Mapping[int, int] = field(default_factory=dict)
+    """By phase, that of the phases whose cut it takes, as of `phases.sharing`; its own where none is named."""
     headless: bool | None = None
     """Whether the head has no parameters; None where the task says so."""
     held_out: int = 0
@@ -101,6 +103,19 @@ class Plan:
             evaluations += 1
         train = 2 * (end - step) if self.phases[index].solved else (end - step) / self.steps_per_epoch
         return {"train": train, "validation": evaluations}
+
+    def cut_of(self, index: int) -> int:
+        """Return that of the phases whose cut a phase takes."""
+        return self.shared.get(index, index)
+
+    def reads_of(self, index: int) -> dict[str, float]:
+        """Return how often a sample of each split is read in a phase and in those that take the same cut."""
+        found: dict[str, float] = {}
+        for phase in self.phases:
+            if self.cut_of(phase.index) == self.cut_of(index):
+                for split, reads in self.reads_left(phase.first_step, phase.index).items():
+                    found[split] = found.get(split, 0.0) + reads
+        return found
 
     def step_work(self, phase: Phase) -> float:
         """Return the work of a step of a phase (see `phases.work`)."""

@@ -118,13 +118,13 @@ class Run:
         )
         head = require_solvable(task, loaded, plan.phases, asked=asked.strategy.solver is not None)
         features.batch = feed.evaluation_size
-        evidence, features.cuts, features.keys = attach(
+        evidence, features.cuts, features.keys, plan = attach(
             job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link
         )
         starts = {
             index: len(cut.blocks(engine.module, loaded.blocks))
             for index, cut in features.cuts.items()
-            if "train" in worth_it(task, plan.reads_left(plan.phases[index].first_step, index))
+            if "train" in worth_it(task, plan.reads_of(index))
         }
         self.plan = plan = replace(plan, starts=starts, held_out=task.splits["validation"])
         self.forgetting = Forgetting(job, whole, loaded, engine, plan=plan, freezer=freezer)

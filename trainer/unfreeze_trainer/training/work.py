@@ -111,10 +111,11 @@ class Work:
         self._meter.resume()
 
     def _reads(self, phase: Phase) -> dict[str, float]:
-        """Return how often samples are read in a phase, by split, as its first start did: a late one that computed them otherwise had other bits."""
-        reads = self._plan.reads_left(phase.first_step, phase.index)
+        """Return how often samples are read in a phase and those that share its cut, by split, as its first start did: a late one that computed them otherwise had other bits."""
+        reads = self._plan.reads_of(phase.index)
         over = self._state.step >= phase.first_step + phase.steps  # its evaluation may be left
-        return reads | {"train": 0.0} if over else reads
+        last = self._plan.cut_of(phase.index) != self._plan.cut_of(phase.index + 1)
+        return reads | {"train": 0.0} if over and last else reads
 
     def solve(self, phase: Phase) -> None:
         """Find the head of a phase whose solver is asked for it, unless that is done; evaluate and write a checkpoint. Collective.
