@@ -19,8 +19,9 @@ from unfreeze_trainer.engines.optimizers import build_optimizer, take_step
 from unfreeze_trainer.estimates.aside import Aside, AsideError
 from unfreeze_trainer.estimates.estimate import Estimate, judge, uncounted
 from unfreeze_trainer.estimates.ledger import Ledger
-from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, _plain, _skeletons
+from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, _plain, _skeletons, trace
 from unfreeze_trainer.estimates.ways import ways_that_fit
+from unfreeze_trainer.tasks import open_task
 
 MIB = 2**20
 PROGRAM = "from unfreeze_api.cli import main; main()"
@@ -251,6 +252,14 @@ def test_phases_of_an_engine_without_weights(inputs):
     assert 0.5 * alone[1]["weights"] <= shared[1]["weights"] < 0.6 * alone[1]["weights"]
     assert shared[1]["optimizer"] < 0.6 * alone[1]["optimizer"], "divided weights count as if they were whole"
     assert shared[1]["step"] < alone[1]["step"]
+
+
+@pytest.mark.slow
+def test_dropout_of_frozen_blocks_counts_where_it_is_on(inputs):
+    job = make_job(inputs / "bert", inputs / "texts.csv", strategy={"type": "FeatureExtraction"})
+    before = job.model_copy(update={"semantics": job.semantics.model_copy(update={"dropout": "Everywhere"})})
+    off, on = (Aside(lambda one=one: trace(one, open_task(one)), Traced).result() for one in (job, before))
+    assert off.loading < on.loading
 
 
 @pytest.mark.slow

@@ -262,7 +262,9 @@ def test_a_job_learns_the_same_with_and_without_the_cache_and_after_a_resume(ran
     assert nothing.hits == 0
     samples = 30
     for found, cuts in (saved, others):
-        assert cuts == {0: "bert.encoder", 1: "bert.encoder", 2: "bert.encoder.layer.0"}, "head and top layer share theirs"
+        assert cuts == {0: "bert.encoder", 1: "bert.encoder", 2: "bert.encoder.layer.0"}, (
+            "head and top layer share theirs"
+        )
         assert found.hits > 2 * samples
         assert found.bytes == 0, "the last phase is read too seldom to keep anything"
     features_group.forget_after(15, folder / f"{engine}-Cached")
