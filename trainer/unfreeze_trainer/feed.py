@@ -132,10 +132,16 @@ class Feed:
             return order
         return grouped_by_length(order, self._lengths, self._batch_size, seed=self._seed, epoch=epoch)
 
-    def padding(self) -> float:
-        """Return the share of what all ranks compute in the first epoch that is padding; 0 where samples have no lengths."""
+    def padding(self, most: int | None = None) -> float:
+        """Return the share of what all ranks compute in the first epoch that is padding; 0 where samples have no lengths.
+
+        Parameters
+        ----------
+        most
+            Batches that are looked at, the first ones; all of them by default.
+        """
         given = padded = 0
-        for batch in global_batches(self._order(0), self._batch_size):
+        for batch in itertools.islice(global_batches(self._order(0), self._batch_size), most):
             for part in (part for rank in range(self._world_size) for part in self._parts(batch, rank)):
                 lengths = self._lengths[part]
                 given += int(lengths.sum())

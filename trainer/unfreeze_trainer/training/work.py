@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.spending import Spending
     from unfreeze_trainer.training.trainable import Trainable
 
+_BATCHES = 256
+"""From which the share of padding is taken."""
+
 
 class Work:
     """Takes a state through a plan.
@@ -106,7 +109,7 @@ class Work:
         self._spending.begin()
         if start := self._plan.starts.get(phase.index):  # in order of length, and so without padding
             whole = self._features.sample_seconds / self._plan.share_below(start)
-            self._meter.passed(whole / (1 - self._feed.padding()))
+            self._meter.passed(whole / (1 - self._feed.padding(_BATCHES)))
         self._meter.enter(self._plan.step_work(phase))
         self._meter.resume()
 
