@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from statistics import median_low
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,24 @@ def _part(batch: Batch, places: Sequence[int]) -> Batch:
     }
 
 
+class _Pace:
+    """How long a sample's pass through the frozen blocks takes, by batches."""
+
+    def __init__(self) -> None:
+        self.sample_seconds = 0.0
+        self._paces: list[float] = []
+
+    def note(self, seconds: float, lengths: np.ndarray) -> None:
+        """Take note of a batch and of the lengths of its samples, with which its time goes; nothing of one without any."""
+        if lengths.size:
+            self._paces.append(seconds / float(lengths.sum()))
+
+    def settle(self, lengths: np.ndarray) -> None:
+        """Take the median for samples of such lengths: the first batch is slow, and where most is known already there are few."""
+        if self._paces:
+            self.sample_seconds = median_low(self._paces) * float(lengths.mean())
+
+
 class CachedTask:
     """A task as any other, whose batches have what frozen blocks make of them while a cut is in use.
 
@@ -101,7 +120,7 @@ class CachedTask:
         self._start: Start | None = None
         self._rows: dict[str, Rows] = {}
         self.saved = Saved()
-        self._sample_seconds = 0.0
+        self._pace = _Pace()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
@@ -109,7 +128,7 @@ class CachedTask:
     @property
     def sample_seconds(self) -> float:
         """What this rank has taken for a sample's pass through the frozen blocks; 0 where nothing was cached."""
-        return self._sample_seconds
+        return self._pace.sample_seconds
 
     def enter(self, phase: int, reads: Mapping[str, float], *, beat: Callable[[int, int], None]) -> None:
         """Fill the cache for a phase, where it pays; what another cut has left is let go. Collective.
@@ -126,6 +145,7 @@ class CachedTask:
         cut = self.cuts.get(phase)
         if cut is not self._cut:
             self._rows.clear()
+            self._pace = _Pace()
             self.saved.bytes = 0
             self._cut, self._start = cut, Start(self._engine.module, cut) if cut else None
         if cut is None:
@@ -199,8 +219,8 @@ class CachedTask:
         rows = Rows(task.splits[split], cut.shapes, scratch)
         modes = [(part, part.training) for part in module.modules()]
         module.eval()
-        foreign, computed, took = False, 0, 0.0
-        lengths = np.maximum(task.lengths(split), 1)  # what a sample takes goes with it; samples without any are alike
+        foreign = False
+        lengths = np.maximum(task.lengths(split), 1)  # those without any are alike
         batches = task.batches(split, iter(mine + [[]] * (rounds - len(mine))))
         for number, batch in enumerate(batches, 1):
             indices = mine[number - 1] if number <= len(mine) else []
@@ -215,8 +235,7 @@ class CachedTask:
                     found = (tuple(value.cpu() for value in row) for row in rows_of(values, cut.shapes, here))
                     new = dict(zip(missing, found, strict=True))
                     known |= reuse.keep(new) if reuse else new
-                computed += int(lengths[[indices[place] for place in missing]].sum())
-                took += time.perf_counter() - start
+                self._pace.note(time.perf_counter() - start, lengths[[indices[place] for place in missing]])
             if not foreign:
                 rows.add([indices[place] for place in known], list(known.values()))
             if number % _CHECK_BATCHES == 0:
@@ -226,7 +245,7 @@ class CachedTask:
         if engine.any_rank(foreign):
             log.warning("all blocks compute in each step: of some %s samples their outputs have another shape", split)
             return
-        self._sample_seconds = took / max(1, computed) * float(lengths.mean()) or self._sample_seconds
+        self._pace.settle(lengths)
         self.saved.seconds -= time.perf_counter() - began
         if reuse:
             self.saved.reused += reuse.taken
@@ -271,7 +290,7 @@ class CachedTask:
             return
         for indices, batch in self._task.remembered(split, batches):
             self.saved.hits += len(indices)
-            self.saved.seconds += len(indices) * self._sample_seconds
+            self.saved.seconds += len(indices) * self._pace.sample_seconds
             yield self._with_values(cut, rows, indices if len(indices) else [0], batch)
 
     def _with_values(self, cut: Cut, rows: Rows, indices: Sequence[int], batch: Batch) -> Batch:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from unfreeze_trainer.phases.compile import Phase
 
-_BACKWARD = 2.5
-"""Time of a block's backward pass with its update, in forward passes without gradients: two by the operations (Kaplan et al. 2020, arXiv
-2001.08361, section 2.1); measured 2.6 to 2.9 for MiniLM and 4.1 for EfficientNet-lite0 on CPUs."""
+_BACKWARD = 3.0
+"""Time of a block's backward pass with its update, in forward passes without gradients: the operations are two (Kaplan et al. 2020, arXiv
+2001.08361, section 2.1); measured on CPUs were 2.6 to 2.9 for MiniLM, with what two workers exchange, and 4.1 for EfficientNet-lite0."""
 _LAYER, _BESIDE = "layer.", 0.1
 """How names of layers begin, and the work of embeddings or a head where a layer's is 1: they look up, or see one vector a sample."""
 
