@@ -23,9 +23,8 @@ def shared_cuts(shares: Sequence[float | None], reads: Sequence[float], *, fewes
     Of ways that spare as much the one with more cuts is taken.
     """
     count = len(shares)
-    best: list[tuple[float, int]] = [(0.0, count)] * (
-        count + 1
-    )  # of the phases from each on: what is spared, the next run's begin
+    # What is spared from each phase on, and which one the next cut begins with.
+    best: list[tuple[float, int]] = [(0.0, count)] * (count + 1)
     for first in reversed(range(count)):
         options = []
         total = 0.0
