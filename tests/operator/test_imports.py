@@ -1,10 +1,15 @@
-"""What the operator's process imports: memory that it has from its first moment on."""
+"""What the operator's process imports, and what each connection keeps: memory that it has from its first moment on."""
 
+import asyncio
+import asyncio.sslproto
 import json
+import ssl
 import subprocess
 import sys
 
 import pytest
+
+from unfreeze_operator.cluster.connection import TLS_BUFFER
 
 SCRIPT = """
 import json, sys
@@ -24,3 +29,11 @@ def test_of_the_package_kubernetes_only_the_configuration_is_imported():
     assert {"kubernetes", "kopf", "aiohttp"} <= set(own)
     assert not {"requests", "oauthlib", "google", "cryptography", "urllib3", "websocket"} & set(own), "28 MiB"
     assert (configuration, pod, whole) == ("kubernetes.aio.client.configuration", "V1Pod", True)
+
+
+def test_a_connection_keeps_no_more_than_two_records_of_tls():
+    async def buffered() -> int:
+        loop, context = asyncio.get_running_loop(), ssl.create_default_context()
+        return len(asyncio.sslproto.SSLProtocol(loop, asyncio.Protocol(), context, None)._ssl_buffer)
+
+    assert asyncio.run(buffered()) == TLS_BUFFER == 2 * 16 * 1024, "asyncio's own is 256 KiB, sixty times"

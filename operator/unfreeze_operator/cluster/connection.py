@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio.sslproto
 import os
 import ssl
 from pathlib import Path
@@ -14,6 +15,11 @@ __all__ = ["SERVICE_ACCOUNT", "ConfigException", "for_kopf", "load", "own_namesp
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds what its account was given."""
+TLS_BUFFER = 32 * 1024
+"""Bytes that each TLS connection keeps for what comes in; TLS itself hands over 16 KiB at a time."""
+
+# asyncio keeps 256 KiB for each, and asks for as many anew whenever it reads: among many new jobs there are sixty connections.
+asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
 
 
 def own_namespace() -> str:
