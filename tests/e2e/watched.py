@@ -60,7 +60,7 @@ def watch(cluster: Cluster, world: World, folder: Path) -> Iterator[Watched]:
         spec["data"]["train"]["columns"]["text"] = "questoin"
         world.create("wrong", spec)
         wrong = finished(world, "wrong", [])
-        job = manifest(JOB)
+        job = manifest(JOB, evidence={"forgetting": {}})
         job["spec"]["distribution"]["resourcesPerNode"] |= {"limits": {"nvidia.com/gpu": 1}}
         file, seen = folder / "job.yaml", list[Json]()
         file.write_text(yaml.safe_dump(job))
