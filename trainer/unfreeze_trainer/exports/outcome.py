@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite, sqrt
 
+from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures
 from unfreeze_api.contracts.report import Report, Rollback
 from unfreeze_api.grammar.amounts import figure
@@ -28,6 +29,16 @@ def outcome(report: Report, evaluation: Evaluation | None) -> str:
         sentence += f" (95 % interval {figure(interval[0])} to {figure(interval[1])})"
     first = [f"{_capital(one.message)}. " for one in report.decisions if one.warning and one.type != "Useful"]
     return f"{''.join(first)}{sentence}{_beside(report, metrics, figures)}."
+
+
+def in_order(decisions: Sequence[Decision]) -> list[Decision]:
+    """Return decisions as a reader wants them: what somebody should act on, what came out of it all, how it went on the way."""
+    places = {kind: place for place, kind in enumerate(_FIRST)}
+    return sorted(decisions, key=lambda one: (not one.warning, places.get(one.type, len(places))))
+
+
+_FIRST = ("Strategy", "Base", "Stage", "Baseline", "Scratch", "Forgetting", "Useful", "Budget")
+"""Decisions that say what a run has come to, in their order; the others stand behind them as they were taken."""
 
 
 def _capital(text: str) -> str:

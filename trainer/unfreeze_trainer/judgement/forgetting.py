@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unfreeze_api.contracts.decision import Decision, Evidence
+from unfreeze_api.contracts.decision import ALIKE, Decision, Evidence
 from unfreeze_trainer.exports.intervals import intervals
 from unfreeze_trainer.judgement.neighbours import NEIGHBOURS, SAME, centre, directions
 from unfreeze_trainer.judgement.paired import interval_of_share
@@ -279,7 +279,7 @@ def decided(
         warning=True if answer == "Broken" else None,
         evidence=[
             *(Evidence(name=one.gauge.name, value=one.value, low=one.low, high=one.high) for one in found.gauges),
-            *(Evidence(name=f"linear CKA with the base at {name}", value=value) for name, value in found.alike.items()),
+            *(Evidence(name=f"{ALIKE}{name}", value=value) for name, value in found.alike.items()),
         ],
         seconds=seconds,
         otherwise=""
