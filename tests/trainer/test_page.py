@@ -22,7 +22,7 @@ from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures, TargetFi
 from unfreeze_api.contracts.progress import PhaseResult
 from unfreeze_api.contracts.report import Export, Usefulness
 from unfreeze_trainer.exports.evaluation import write_evaluation
-from unfreeze_trainer.exports.outcome import in_order, outcome
+from unfreeze_trainer.exports.outcome import capital, in_order, outcome
 from unfreeze_trainer.exports.page import page
 from unfreeze_trainer.runs.choice import MEAN, Choice
 
@@ -200,6 +200,11 @@ def test_what_decisions_rest_on_is_drawn(tmp_path):
     assert charts["validation accuracy by what is lost of what the base could"] == (1, 2, 2)
     assert "<i>" not in text
     assert "<td>3.0 s</td>" in text
+
+
+def test_a_source_at_the_beginning_of_a_sentence_stays_as_it_is():
+    assert capital("pvc://models/a: its features tell") == "pvc://models/a: its features tell"
+    assert capital("nothing: the head") == "Nothing: the head"
 
 
 def test_what_somebody_should_act_on_and_what_came_out_of_it_stands_first():

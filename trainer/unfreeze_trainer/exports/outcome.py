@@ -27,7 +27,7 @@ def outcome(report: Report, evaluation: Evaluation | None) -> str:
     sentence = f"The model's {report.metric} is {figure(metrics.get(report.metric))} on {report.data.splits.get(split, 0):,} {split} samples"
     if figures and (interval := figures.intervals.get(report.metric)):
         sentence += f" (95 % interval {figure(interval[0])} to {figure(interval[1])})"
-    first = [f"{_capital(one.message)}. " for one in report.decisions if one.warning and one.type != "Useful"]
+    first = [f"{capital(one.message)}. " for one in report.decisions if one.warning and one.type != "Useful"]
     return f"{''.join(first)}{sentence}{_beside(report, metrics, figures)}."
 
 
@@ -41,8 +41,9 @@ _FIRST = ("Strategy", "Base", "Stage", "Baseline", "Scratch", "Forgetting", "Use
 """Decisions that say what a run has come to, in their order; the others stand behind them as they were taken."""
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def capital(text: str) -> str:
+    """Return a sentence as it stands at a beginning; the name of a source stays as it is."""
+    return text if "://" in text.partition(" ")[0] else text[:1].upper() + text[1:]
 
 
 def went_back(rollback: Rollback) -> str:

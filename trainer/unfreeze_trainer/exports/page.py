@@ -21,7 +21,7 @@ from unfreeze_api.contracts.report import Report
 from unfreeze_api.grammar.amounts import figure
 from unfreeze_trainer.exports.charts import DOTS, Chart, Point, Reached, Span, lines, profile, reached, scatter
 from unfreeze_trainer.exports.evaluation import ISSUES, read_evaluation
-from unfreeze_trainer.exports.outcome import in_order, outcome, went_back
+from unfreeze_trainer.exports.outcome import capital, in_order, outcome, went_back
 from unfreeze_trainer.runs.choice import MEAN, read_choice, short_name
 from unfreeze_trainer.runs.events import lines_of
 from unfreeze_trainer.runs.rates import read_rates
@@ -79,7 +79,14 @@ def page(run_folder: Path, report: Report) -> str:
 def template() -> Template:
     """Return what the page is made of, compiled."""
     environment = templates_of("exports")
-    environment.filters |= {"count": _count, "figure": figure, "amount": _amount, "short": _short, "seconds": _duration}
+    environment.filters |= {
+        "count": _count,
+        "figure": figure,
+        "capital": capital,
+        "amount": _amount,
+        "short": _short,
+        "seconds": _duration,
+    }
     return environment.get_template(_TEMPLATE)
 
 

@@ -270,11 +270,12 @@ def decided(
         limit = (
             f", {words[answer]} the budget of {_figure(first.gauge, budget) if first.gauge.share else f'{budget:g}'}"
         )
+    lead = "the model has forgotten more of its base than its budget allows: " if answer == "Broken" else ""
     return Decision(
         type="Forgetting",
         answer=answer,
         question="What has the model lost of what its base could?",
-        message=f"{spoken(first)} ({interval}){limit}{beside}{f'. {done}' if done else ''}",
+        message=f"{lead}{spoken(first)} ({interval}){limit}{beside}{f'. {done}' if done else ''}",
         step=step,
         warning=True if answer == "Broken" else None,
         evidence=[
