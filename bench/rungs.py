@@ -19,8 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.features import EXAMPLES, job_of, load_job
+from bench.features import EXAMPLES, job_of
 from examples.prepare import prepare
+from unfreeze_api.apiserver.validate import load_job
 from unfreeze_api.resolve import resolve
 
 GOAL = 1.5

@@ -37,8 +37,7 @@ def test_apply_to_model(watched: Watched, tmp_path: Path, monkeypatch: pytest.Mo
 
     [decided] = status["decisions"]
     assert decided["type"] == "Forgetting"
-    described = world.cluster.kubectl("-n", world.namespace, "describe", "finetunejob", JOB)
-    facts, events = described.split("\nEvents:")
+    facts, events = watched.described.split("\nEvents:")
     assert decided["message"][:20] in facts
     assert f"{decided['type']}: " in next(line for line in events.splitlines() if "Decided" in line)
 
