@@ -175,10 +175,12 @@ def taken(kind, *evidence):
 
 def test_what_decisions_rest_on_is_drawn(tmp_path):
     rungs = [
+        Evidence(name="validation macroF1 of TF-IDF", value=0.5, seconds=0.2),
         Evidence(name="validation accuracy of <i>", value=0.5, seconds=0.2),
         Evidence(name="validation accuracy of FeatureExtraction", value=0.7, low=0.6, high=0.8, seconds=3),
         Evidence(name="validation accuracy of FullFineTuning", value=0.9, low=0.8, high=0.95, seconds=40),
         Evidence(name="validation accuracy of always guessing one class", value=0.2),
+        Evidence(name="probability that it is worth it", value=0.2),
     ]
     alike = [Evidence(name=f"{ALIKE}{place}", value=value) for place, value in (("layer.0", 0.9), ("layer.1", 0.5))]
     decisions = [taken("Rung", *rungs), taken("Forgetting", *alike), taken("Base"), taken("Strategy", *rungs)]
@@ -199,6 +201,7 @@ def test_what_decisions_rest_on_is_drawn(tmp_path):
     assert charts["validation accuracy, with 95 % intervals"] == (1, 6, 6)
     assert charts["validation accuracy by what is lost of what the base could"] == (1, 2, 2)
     assert "<i>" not in text
+    assert ">FullFineTuning</text>" in text
     assert "<td>3.0 s</td>" in text
 
 

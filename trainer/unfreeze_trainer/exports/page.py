@@ -11,6 +11,7 @@ import csv
 import hashlib
 import itertools
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,7 @@ def pictures(decision: Decision, run_folder: Path, report: Report) -> list[Chart
     if decision.type == "Rates":
         return range_tests(run_folder, report.fingerprint)
     if decision.type == "Base" and (choice := read_choice(run_folder, report.fingerprint)):
-        bases = {base["source"]: base["places"] for base in choice.ranking["bases"]}
+        bases = {base["source"]: base["places"] for base in choice.ranking.get("bases", ())}
         layers = {
             short_name(source, [*bases.keys() - {source}]): {
                 place: one["knn"] for place, one in places.items() if place != MEAN
@@ -145,7 +146,9 @@ def pictures(decision: Decision, run_folder: Path, report: Report) -> list[Chart
             for source, places in bases.items()
         }
         found = profile("what the neighbours of each layer tell, by candidate", layers, "layer, from input to output")
-    elif decision.type == "Forgetting":
+    elif decision.type == "Forgetting" and not any(
+        ", by " in one.name for one in decision.evidence
+    ):  # several encoders
         alike = {
             one.name.removeprefix(ALIKE): one.value
             for one in decision.evidence
@@ -156,18 +159,15 @@ def pictures(decision: Decision, run_folder: Path, report: Report) -> list[Chart
         )
     elif decision.type in {"Strategy", "Scratch"}:
         timed = [
-            Reached(_rung(one.name), one.seconds, one.value, one.low, one.high)
+            (told[1], Reached(_short(told[2], 40), one.seconds, one.value, one.low, one.high))
             for one in decision.evidence
             if one.seconds is not None and one.value is not None
+            if (told := re.match(r"(.+?) (?:of|from) (.+)", one.name))
         ]
-        found = reached(f"validation {report.metric} by the seconds that each took", timed, "seconds")
+        measured = timed[-1][0] if timed else ""  # a classical model may be known by another one
+        same = [one for name, one in timed if name == measured]
+        found = reached(f"{measured} by the seconds that each took", same, "seconds")
     return [found] if found else []
-
-
-def _rung(name: str) -> str:
-    """Return what the evidence of a value is about, like `FullFineTuning` of `validation accuracy of FullFineTuning`."""
-    _, of, what = name.partition(" of ")
-    return _short(what if of else "random weights", 40)
 
 
 def curves(path: Path, report: Report, evaluation: Evaluation | None = None) -> list[Chart]:
