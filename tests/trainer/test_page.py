@@ -267,6 +267,14 @@ def test_the_outcome_in_one_sentence(results, metric, told):
     assert outcome(report, None).endswith(told)
 
 
+def test_what_may_be_chance_is_no_gain():
+    worth = Usefulness(better=False, majority=0.2, gain_low=-0.1, gain_high=0.5, message="")
+    told = outcome(REPORT.model_copy(update={"usefulness": worth}), None)
+    assert told.endswith(
+        "is not surely better than that of always guessing one class, 0.200 (difference -0.100 to +0.500)."
+    )
+
+
 def test_of_several_numbers_the_guess_is_that_of_each_and_not_of_their_means():
     """One in units of which nothing is explained, one in tens of them of which nearly all is: the mean r2 says nothing of the mean error."""
     targets = [TargetFigures(name="a", rmse=1.0, mae=1.0, r2=0.0), TargetFigures(name="b", rmse=1.0, mae=1.0, r2=0.99)]

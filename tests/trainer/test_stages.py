@@ -52,7 +52,7 @@ def test_a_stage_is_kept_where_a_gain_is_nine_times_as_likely_as_none():
     assert decided(PROBED).message.startswith("stage domain helps, with probability 0.99: ")
     found = decided(replace(PROBED, low=-0.2, high=0.4))
     assert found.answer == "No"
-    assert "is dropped, it helps with probability 0.74" in found.message
+    assert "is dropped, it helps with probability 0.74 where 0.9 is asked for" in found.message
     assert "+0.100 (-0.200 to +0.400)" in found.message
     assert found.alternative.startswith("keep")
     assert len(found.message) <= 1024

@@ -68,10 +68,10 @@ def _beside(report: Report, metrics: dict[str, float], figures: SplitFigures | N
     """Return what the model is compared with."""
     worth = report.usefulness
     if worth is not None and (not worth.better or "rmse" not in metrics):
-        judged = "better" if worth.better else "not surely better"
+        gain = f"{figure(worth.gain_low, sign='+')} to {figure(worth.gain_high, sign='+')}"
         return (
-            f"; on the validation data its {worth.compared or compared(report.metric)} is {judged} than that of always {guess_of(worth)},"
-            f" {figure(worth.majority)}, by {figure(worth.gain_low, sign='+')} to {figure(worth.gain_high, sign='+')}"
+            f"; on the validation data its {worth.compared or compared(report.metric)} is {'' if worth.better else 'not surely '}better than that of"
+            f" always {guess_of(worth)}, {figure(worth.majority)}{f', by {gain}' if worth.better else f' (difference {gain})'}"
         )
     if "rmse" in metrics and (mean := _error_of_mean(metrics, figures)) is not None:
         if report.metric == "rmse":
