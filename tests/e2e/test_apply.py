@@ -35,6 +35,12 @@ def test_apply_to_model(watched: Watched, tmp_path: Path, monkeypatch: pytest.Mo
     report = json.loads((world.folder / JOB / "report.json").read_text())
     assert report["results"]["test"]["accuracy"] == status["results"]["test.accuracy"]
 
+    [decided] = status["decisions"]
+    assert decided["type"] == "Forgetting"
+    facts, events = watched.described.split("\nEvents:")
+    assert decided["message"][:20] in facts
+    assert f"{decided['type']}: " in next(line for line in events.splitlines() if "Decided" in line)
+
     page, evaluation = (_file(world, monkeypatch, name) for name in (FILE, FIGURES))
     assert evaluation == (world.folder / JOB / "evaluation.json").read_text(encoding="utf-8")
     assert page == (world.folder / JOB / "report.html").read_text(encoding="utf-8")

@@ -41,6 +41,8 @@ class Watched:
     """The targets that answered while it trained, by the names of their monitors."""
     pages: dict[str, str]
     """What each of them answered."""
+    described: str
+    """What `kubectl describe` says of the job that has succeeded."""
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def watch(cluster: Cluster, world: World, folder: Path) -> Iterator[Watched]:
         spec["data"]["train"]["columns"]["text"] = "questoin"
         world.create("wrong", spec)
         wrong = finished(world, "wrong", [])
-        job = manifest(JOB)
+        job = manifest(JOB, evidence={"forgetting": {}})
         job["spec"]["distribution"]["resourcesPerNode"] |= {"limits": {"nvidia.com/gpu": 1}}
         file, seen = folder / "job.yaml", list[Json]()
         file.write_text(yaml.safe_dump(job))
@@ -73,7 +75,8 @@ def watch(cluster: Cluster, world: World, folder: Path) -> Iterator[Watched]:
         scraped = until(training, "operator and both trainers are scraped", SECONDS)
         pages = {url: _page(url) for urls in scraped.values() for url in urls}
         finished(world, JOB, seen)
-        yield Watched(prometheus, world, file, seen, wrong, start, failed_before, scraped, pages)
+        described = cluster.kubectl("-n", world.namespace, "describe", "finetunejob", JOB)
+        yield Watched(prometheus, world, file, seen, wrong, start, failed_before, scraped, pages, described)
 
 
 def _rules(folder: Path) -> list[str]:

@@ -44,6 +44,7 @@ def operator_page() -> str:
     """Return the page of an operator with one job that has every series."""
     status = {"phase": "Running", "acceleratorSeconds": 1, "startTime": "2026-01-01T00:00:00Z"}
     status |= {"progress": PROGRESS.info().model_dump(by_alias=True)}
+    status |= {"decisions": [{"type": "Baseline", "answer": "No", "message": "", "step": 5}]}
     view = SimpleNamespace(**{name: getattr(job(), name) for name in ("namespace", "name", "strategy", "key")})
     view.status = pack(status)
     metrics = Metrics()

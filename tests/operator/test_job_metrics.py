@@ -70,6 +70,21 @@ def test_a_finished_job_keeps_what_adds_up():
     assert names == {"info", "status_phase", "restarts", "accelerator_seconds", "progress_ratio"}
 
 
+def test_decisions_stay_with_the_job_and_their_labels_come_from_a_list():
+    told = [("Baseline", "No", True), ("Rung", "Yes", None), ("Rung", "No", None), ("Strategy", "FullFineTuning", None)]
+    decisions = [
+        {"type": kind, "answer": answer, "message": "", "step": step} | ({"warning": True} if warning else {})
+        for step, (kind, answer, warning) in enumerate([*told, ("Mine", "\x1b", None)])
+    ]
+    assert {key for key in series({"phase": "Succeeded", "decisions": decisions}) if key[0] == "decision"} == {
+        ("decision", "Baseline", "No", "true"),
+        ("decision", "Rung", "Yes", "false"),
+        ("decision", "Rung", "No", "false"),
+        ("decision", "Strategy", "other", "false"),
+        ("decision", "other", "other", "false"),
+    }
+
+
 def test_a_new_job_is_pending():
     assert series({}) == {
         ("info", "FullFineTuning"): 1,

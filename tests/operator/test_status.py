@@ -499,6 +499,20 @@ def test_a_decision_stands_in_the_status_for_good_and_is_told_once():
     assert ended.decisions == [first, second]
 
 
+def test_of_more_than_eight_decisions_the_last_ones_are_told_too():
+    """As of a job with Auto, several rungs and evidence, whose end says the most."""
+    gates = [DecisionInfo(type="Rung", answer="Yes", message=f"gate {step}", step=step) for step in range(7)]
+    end = [DecisionInfo(type=kind, answer="No", message="", step=9) for kind in ("Strategy", "Baseline", "Forgetting")]
+    before = observed(pod(0), pod(1), progress=Progress(step=9, decisions=gates))
+    after = observed(pod(0), pod(1), old=before, progress=Progress(step=9, decisions=[*gates, *end]))
+    told = notes(before, after)
+    assert [note.text for note in told] == [f"{one.type}: " for one in sorted(end, key=lambda one: one.key)]
+    assert len({event(job(), note, NOW, "me")["metadata"]["name"] for note in told}) == 3
+    again = observed(pod(0), pod(1), old=after, progress=Progress(decisions=[end[0].model_copy(update={"step": 20})]))
+    names = {event(job(), note, NOW, "me")["metadata"]["name"] for note in (*told, *notes(after, again))}
+    assert len(names) <= 4, "once of each type"
+
+
 def test_the_newest_eight_decisions_stay():
     many = [DecisionInfo(type="Gate", answer="Go", message="on", step=step) for step in range(12)]
     status = observed(pod(0), pod(1), progress=Progress(decisions=many[:8]))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unfreeze_trainer.judgement import classical
 from unfreeze_trainer.judgement.classical import fit, oriented_gradients, picture_features
 from unfreeze_trainer.judgement.said import Said, goodness
 
@@ -99,3 +100,18 @@ def test_features_of_a_picture():
     assert blocks[:, 0] == pytest.approx(0.5, abs=0.05)  # four cells with norm 1
     assert np.abs(blocks[:, 1:]).max() < 1e-6
     assert not oriented_gradients(np.ones((64, 64))).any()
+
+
+def test_few_rows_are_fitted_in_the_axes_that_they_span_with_the_same_result(monkeypatch):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(3, size=80)
+    said = [(" ".join([WORDS[index], *(f"w{number}" for number in rng.integers(200, size=6))]),) for index in ids]
+    said[1:3] = said[:1] * 2  # rows that are alike span less
+    found = []
+    for most in (80, 0):
+        monkeypatch.setattr(classical, "_TURNED", most)
+        found.append(fit("OneOf", "Texts", said, ids, outputs=3, pairs=False, seed=0, metric="accuracy"))
+    assert found[0].regularisation == found[1].regularisation
+    outputs = [model.predict([*said, ("who knows",), ("",)]) for model in found]
+    assert outputs[0] == pytest.approx(outputs[1], abs=0.05)
+    assert (outputs[0].argmax(axis=1) == outputs[1].argmax(axis=1)).all()

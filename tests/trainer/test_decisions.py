@@ -1,7 +1,9 @@
 """What a run decides is kept with its state and written once, wherever it stops."""
 
 import json
+import re
 
+from tests.cluster.cluster import REPOSITORY
 from tests.trainer.test_run_folder import open_folder
 from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.decision import Decision, Evidence
@@ -87,3 +89,8 @@ def test_a_progress_takes_the_newest_of_any_number_and_no_early_ends():
     assert Progress(decisions=budget.taken(ends)).decisions == []
     kept = Progress(decisions=budget.taken([*ends, *many, *ends])).decisions
     assert kept == [one.info() for one in many[-64:]]
+
+
+def test_the_types_that_have_a_series_are_those_that_are_explained():
+    text = (REPOSITORY / "docs/judgement.md").read_text().split("\n| Type | Question |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == budget.DECISIONS | budget.RECORDED_ONLY

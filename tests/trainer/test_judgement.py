@@ -227,7 +227,7 @@ def test_what_transfer_is_worth_after_as_many_steps_and_as_many_seconds():
     found = transfer((55, 1, 84, 84, 10.0), (50, 2, 168, 168, 21.0))
     assert found.message == (
         "transfer is worth +0.480 accuracy (+0.344 to +0.580) at 900 training samples: 0.900 against 0.360 from random weights after"
-        " as many steps (10 s, the other took 20 s) and 0.420 from random weights after as many seconds (168 steps)"
+        " as many steps (10 s, the job's own training 20 s) and 0.420 from random weights after as many seconds (168 steps)"
     )
     assert (found.answer, found.warning, found.seconds) == ("Yes", None, 31.0)
     assert found.alternative == "the pretrained weights, without a comparison: accuracy 0.900 in 20 s. One seed"
@@ -237,7 +237,8 @@ def test_what_transfer_is_worth_after_as_many_steps_and_as_many_seconds():
 def test_beside_a_solved_head_it_is_said_how_long_random_weights_trained():
     found = transfer((55, 1, 84, 84, 10.0), (50, 2, 168, 168, 21.0), solved=True)
     assert (
-        "after training.epochs, for a solved head has no steps (10 s, the other took 20 s) and 0.420" in found.message
+        "after training.epochs, for a solved head has no steps (10 s, the job's own training 20 s) and 0.420"
+        in found.message
     )
 
 
@@ -273,4 +274,4 @@ def test_the_better_of_both_is_what_counts():
 
 def test_where_the_time_was_over_before_the_steps_it_is_said():
     found = transfer((55, 1, 40, 84, 40.0))
-    assert " after 40 of 84 steps, where its time was over (40 s, the other took 20 s)" in found.message
+    assert " after 40 of 84 steps, where its time was over (40 s, the job's own training 20 s)" in found.message

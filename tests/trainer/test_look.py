@@ -87,6 +87,24 @@ def test_validate_looks_at_what_claims_hold(claims):
     assert (lost.exit_code, "--claim models=DIR" in lost.stderr) == (1, True)
 
 
+def test_the_anchor_is_looked_at_too(claims):
+    anchor = "  evidence: {forgetting: {anchor: {source: pvc://data/old.csv}}}\n"
+    (claims / "job.yaml").write_text(MANIFEST.replace("TEXT", "text") + anchor)
+    for text, said in (
+        (
+            "sentence\nhow far\n",
+            "no column 'text'. The columns are 'sentence'; name the right one in spec.evidence.forgetting.anchor.columns",
+        ),
+        ("text\nhow far\n", "1 rows tell nothing of what a model has lost: give 8 or more"),
+    ):
+        (claims / "data" / "old.csv").write_text(text)
+        wrong = ask("validate", str(claims / "job.yaml"), "--claims", str(claims))
+        assert wrong.exit_code == 1
+        assert f"spec.evidence.forgetting.anchor.source pvc://data/old.csv: {said}" in wrong.stderr
+    write_csv(claims / "data" / "old.csv", rows=8)
+    assert ask("validate", str(claims / "job.yaml"), "--claims", str(claims)).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
 
@@ -16,13 +17,14 @@ from tests.trainer.browser import LAPTOP, PHONE, tab
 from tests.trainer.test_figures import problem, write
 from tests.trainer.test_report import REPORT
 from unfreeze_api.cli import main
-from unfreeze_api.contracts.decision import Decision, Evidence
+from unfreeze_api.contracts.decision import ALIKE, Decision, Evidence
 from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures, TargetFigures
 from unfreeze_api.contracts.progress import PhaseResult
 from unfreeze_api.contracts.report import Export, Usefulness
 from unfreeze_trainer.exports.evaluation import write_evaluation
-from unfreeze_trainer.exports.outcome import outcome
+from unfreeze_trainer.exports.outcome import capital, in_order, outcome
 from unfreeze_trainer.exports.page import page
+from unfreeze_trainer.runs.choice import MEAN, Choice
 
 BAD = '<script>document.title="taken"</script><img src=x onerror=document.title="taken">"\'</style></title>'
 VOID = {"meta", "rect", "line", "polyline", "circle", "img", "link"}
@@ -154,6 +156,66 @@ def test_the_page_says_what_a_person_needs(tmp_path):
         assert told in text, told
 
 
+def drawn(text):
+    """Return how many lines, dots and intervals each chart of a page has, by its caption."""
+    figures = re.findall(r"<figure.*?</figure>", text, re.DOTALL)
+    return {
+        " ".join(re.sub(r"<svg.*?</svg>|<[^>]+>", "", one.partition("<figcaption>")[2]).split()): (
+            one.count('"curve c') - one.count('class="key"'),
+            one.count('class="dot"'),
+            one.count('class="span"'),
+        )
+        for one in figures
+    }
+
+
+def taken(kind, *evidence):
+    return Decision(type=kind, answer="Yes", question="?", message="yes", step=9, evidence=evidence)
+
+
+def test_what_decisions_rest_on_is_drawn(tmp_path):
+    rungs = [
+        Evidence(name="validation macroF1 of TF-IDF", value=0.5, seconds=0.2),
+        Evidence(name="validation accuracy of <i>", value=0.5, seconds=0.2),
+        Evidence(name="validation accuracy of FeatureExtraction", value=0.7, low=0.6, high=0.8, seconds=3),
+        Evidence(name="validation accuracy of FullFineTuning", value=0.9, low=0.8, high=0.95, seconds=40),
+        Evidence(name="validation accuracy of always guessing one class", value=0.2),
+        Evidence(name="probability that it is worth it", value=0.2),
+    ]
+    alike = [Evidence(name=f"{ALIKE}{place}", value=value) for place, value in (("layer.0", 0.9), ("layer.1", 0.5))]
+    decisions = [taken("Rung", *rungs), taken("Forgetting", *alike), taken("Base"), taken("Strategy", *rungs)]
+    report = finished(tmp_path, names=("a", "b"), decisions=decisions)
+    tells = {"knn": 0.5, "logme": 0.0, "hScore": 0.0}
+    places = ({"layer.0": tells, "layer.1": tells, MEAN: tells}, {"block.0": tells, "block.1": tells})
+    bases = [{"source": f"pvc://models/{name}", "places": each} for name, each in zip("xy", places, strict=True)]
+    choice = Choice(fingerprint=report.fingerprint, source="x", decision=decisions[2], ranking={"bases": bases})
+    (tmp_path / "ranking.json").write_text(choice.model_dump_json())
+    looks = [{"event": "forgetting", "step": step, "lost": step / 100, "low": 0, "high": 1} for step in (30, 40)]
+    looks += [{"event": "evaluation", "step": step, "metrics": {"accuracy": 0.5}} for step in (30, 40)]
+    (tmp_path / "events.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in looks))
+    text = page(tmp_path, report)
+    charts = drawn(text)
+    assert charts["validation accuracy by the seconds that each took"] == (0, 3, 2)
+    assert charts["how alike each layer is to the base's (linear CKA)".replace("'", "&#39;")] == (1, 2, 0)
+    assert charts["what the neighbours of each layer tell, by candidate: x, y"] == (2, 0, 0)
+    assert charts["validation accuracy, with 95 % intervals"] == (1, 6, 6)
+    assert charts["validation accuracy by what is lost of what the base could"] == (1, 2, 2)
+    assert "<i>" not in text
+    assert ">FullFineTuning</text>" in text
+    assert "<td>3.0 s</td>" in text
+
+
+def test_a_source_at_the_beginning_of_a_sentence_stays_as_it_is():
+    assert capital("pvc://models/a: its features tell") == "pvc://models/a: its features tell"
+    assert capital("nothing: the head") == "Nothing: the head"
+
+
+def test_what_somebody_should_act_on_and_what_came_out_of_it_stands_first():
+    taken_then = [taken(kind) for kind in ("Rates", "Rung", "Baseline", "Trial", "Strategy")]
+    taken_then.append(taken("Budget").model_copy(update={"warning": True}))
+    assert [one.type for one in in_order(taken_then)] == ["Budget", "Strategy", "Baseline", "Rates", "Rung", "Trial"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["OneOf", "AnyOf"])
 def test_a_page_of_many_classes_is_small(tmp_path, kind):
@@ -203,6 +265,14 @@ def test_the_outcome_in_one_sentence(results, metric, told):
     of_test = REPORT.results.model_copy(update={"test": results})
     report = REPORT.model_copy(update={"results": of_test, "metric": metric, "usefulness": None})
     assert outcome(report, None).endswith(told)
+
+
+def test_what_may_be_chance_is_no_gain():
+    worth = Usefulness(better=False, majority=0.2, gain_low=-0.1, gain_high=0.5, message="")
+    told = outcome(REPORT.model_copy(update={"usefulness": worth}), None)
+    assert told.endswith(
+        "is not surely better than that of always guessing one class, 0.200 (difference -0.100 to +0.500)."
+    )
 
 
 def test_of_several_numbers_the_guess_is_that_of_each_and_not_of_their_means():

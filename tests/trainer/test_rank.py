@@ -24,9 +24,9 @@ from unfreeze_trainer.agent.pod import Pod
 from unfreeze_trainer.data.samples import read_splits, read_texts, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.link import Link
-from unfreeze_trainer.ranking.order import MEAN, Measured, Ranking, ranked
+from unfreeze_trainer.ranking.order import Measured, Ranking, ranked
 from unfreeze_trainer.ranking.scores import Scores
-from unfreeze_trainer.runs.choice import Choice, read_choice, store_choice
+from unfreeze_trainer.runs.choice import MEAN, Choice, read_choice, store_choice
 from unfreeze_trainer.runs.generation import Generation, Superseded
 from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.sources.wanted import relocated, sources_of

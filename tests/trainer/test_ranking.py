@@ -17,8 +17,9 @@ from unfreeze_trainer.judgement.stages import stage_helps
 from unfreeze_trainer.models.blocks import Block
 from unfreeze_trainer.ranking import rank as rank_module
 from unfreeze_trainer.ranking.layers import features, pooled_rows
-from unfreeze_trainer.ranking.order import MEAN, READ, Measured, Ranking, ranked, short_name
+from unfreeze_trainer.ranking.order import READ, Measured, Ranking, ranked
 from unfreeze_trainer.ranking.scores import Scores, _decomposed, nearest, scores, shrinkage
+from unfreeze_trainer.runs.choice import MEAN, short_name
 from unfreeze_trainer.training.stages import probed_of
 
 ROWS, LABELS = 120, 4

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.trainer.jobs import make_job
+from tests.trainer.test_report import REPORT
+from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.progress import Progress, Recovery
 from unfreeze_trainer.commands import show
 
@@ -50,3 +52,20 @@ def test_start_and_export_say_what_they_do(capsys):
         "phase 1/1 all: taking the best weights",
         "exporting: writing Model to /run/model",
     ]
+
+
+def test_the_end_begins_with_the_first_sentence_of_the_page_and_says_each_warning_once(capsys, tmp_path):
+    told = {"question": "?", "step": 9}
+    decisions = [
+        Decision(type="Rates", answer="1", message="rates are so", **told),
+        Decision(type="Baseline", answer="No", message="a classical model is better", warning=True, **told),
+        Decision(type="Strategy", answer="All", message="everything is trained", **told),
+    ]
+    (tmp_path / "report.json").write_text(REPORT.model_copy(update={"decisions": decisions}).to_json())
+    (tmp_path / "report.html").touch()
+    show.closing_table(make_job("/none", "/none.csv", output={"destination": f"file://{tmp_path}"}))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("A classical model is better. The model's accuracy is 0.800 on ")
+    assert lines[1:3] == ["decided: Strategy: everything is trained", "decided: Rates: rates are so"]
+    assert sum("classical" in line for line in lines) == 1
+    assert f"all of it on one page: {tmp_path}/report.html" in lines

@@ -52,7 +52,7 @@ def test_a_stage_is_kept_where_a_gain_is_nine_times_as_likely_as_none():
     assert decided(PROBED).message.startswith("stage domain helps, with probability 0.99: ")
     found = decided(replace(PROBED, low=-0.2, high=0.4))
     assert found.answer == "No"
-    assert "is dropped, it helps with probability 0.74" in found.message
+    assert "is dropped, it helps with probability 0.74 where 0.9 is asked for" in found.message
     assert "+0.100 (-0.200 to +0.400)" in found.message
     assert found.alternative.startswith("keep")
     assert len(found.message) <= 1024
@@ -264,8 +264,27 @@ def test_two_workers_decide_as_one(ranks, inputs, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-def test_another_number_of_workers_goes_on_at_a_boundary(ranks, inputs, tmp_path, monkeypatch):
-    job = job_of(inputs, tmp_path / "run")
-    cut_off(monkeypatch, job, "before the second decision")
+@pytest.mark.parametrize("boundary", [("_add", 0), ("_decide", 1), ("job", 2)], ids=str)
+def test_a_suspend_at_each_boundary_lets_another_number_of_workers_go_on(
+    ranks, inputs, tmp_path, monkeypatch, boundary
+):
+    before, over = boundary
+    job, link = job_of(inputs, tmp_path / "run"), Link(tmp_path)
+
+    def asked(chain, *given):
+        if len(chain._results) == over:
+            link.request_stop()
+        return getattr(Chain, f"own{before}")(chain, *given)
+
+    if before != "job":
+        monkeypatch.setattr(Chain, f"own{before}", getattr(Chain, before), raising=False)
+        monkeypatch.setattr(Chain, before, asked)
+    with pytest.raises(StopRequested):
+        chained(job, link, train=lambda chain: (chain.train(), link.request_stop()))
+    monkeypatch.undo()
+    done = len(read_results(tmp_path / "run", open_recipe(job).fingerprint))
+    assert done in {"_add": (1,), "_decide": (1, 2), "job": (2,)}[before], "what is over when the stop is heard is kept"
     two = ranks.call(stage_group.resumed, job_of(inputs, tmp_path / "run", world=2))
     assert two == [(2, ["start"]), (2, ["start"])]
+    starts = [len(events(tmp_path / "run/stages" / name, "start")) for name in ("help", "harm")]
+    assert starts[1] == (2 if before == "_add" else 1), "no more than what was cut off is begun again"

@@ -272,11 +272,12 @@ def _plain(hits: np.ndarray, actual: np.ndarray) -> tuple[float, float, float, f
     """
     count, guess = actual.sum(), int(actual.argmax())
     won, lost = hits.sum() - hits[guess], actual[guess] - hits[guess]
-    low, high = interval_of_gain(float(won), float(lost), float(count), _wilson)
+    low, high = interval_of_gain(float(won), float(lost), float(count), wilson)
     return hits.sum() / count, actual[guess] / count, low, high
 
 
-def _wilson(hits: float, count: float) -> tuple[float, float]:
+def wilson(hits: float, count: float) -> tuple[float, float]:
+    """Return the 95 % interval of a share by its score (Wilson 1927), of a count and of how many."""
     share, square = hits / count, _Z * _Z
     middle = share + square / (2 * count)
     reach = _Z * sqrt(share * (1 - share) / count + square / (4 * count * count))

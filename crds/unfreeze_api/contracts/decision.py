@@ -7,6 +7,9 @@ from pydantic import Field
 from unfreeze_api.contracts.progress import DecisionInfo, Finite
 from unfreeze_api.grammar.model import Model
 
+ALIKE = "linear CKA with the base at "
+"""What the evidence of each layer begins with, of a decision about what was forgotten."""
+
 
 class Evidence(Model):
     """A figure that a decision rests on."""
@@ -19,6 +22,8 @@ class Evidence(Model):
     """Lower end of its 95 % interval; None where it has no interval."""
     high: Finite = None
     """Upper end of it."""
+    seconds: float | None = Field(default=None, ge=0)
+    """What it took to come to the value; None where nobody knows, or it has no meaning."""
 
 
 class Decision(DecisionInfo):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from unfreeze_api.contracts.budget import MAX_DECISIONS
+from unfreeze_api.contracts.budget import DECISIONS, MAX_DECISIONS
 from unfreeze_api.contracts.reasons import EventReason
 from unfreeze_api.contracts.status import FineTuneJobStatus, JobPhase
 from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, MANAGER, Manifest
@@ -73,15 +73,18 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
 
 
 def _decided(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Note]:
-    """Yield what the training has found out, of decisions so many in all as a status lists."""
+    """Yield what the training has found out: as many decisions as a status lists, and of later ones the first of each type."""
     useful = condition(new, "Useful")
     if useful is not None and useful.status == "False" and condition(old, "Useful") is None:
         yield Note("Warning", "NoBetterThanMajority", useful.message, str(new.observed_generation))
     known = {one.key for one in old.decisions}
     more = [one for one in new.decisions if one.key not in known]
-    for one in more[: max(0, MAX_DECISIONS - len(known))]:
-        text = f"{one.type}: {one.message}"
-        yield Note("Warning" if one.warning else "Normal", "Decided", text, f"{one.type} {one.step}")
+    room = max(0, MAX_DECISIONS - len(known))
+    for place, one in enumerate(more):
+        if place < room or one.type in DECISIONS:
+            mark = f"{one.type} {one.step}" if place < room else one.type  # whose event is made once
+            text = f"{one.type}: {one.message}"
+            yield Note("Warning" if one.warning else "Normal", "Decided", text, mark)
 
 
 def _sorted(warnings: list[str]) -> tuple[list[str], list[str]]:

@@ -38,6 +38,7 @@ _GAUGES = {
     "nodes_ready": ("Pods that are ready.", ()),
     "progress_ratio": ("Share of the training that is done.", ()),
     "checkpoint_age_seconds": ("Time since the newest complete checkpoint, or since pods run again.", ()),
+    "decision": ("1 for each decision of the job's status.", ("type", "answer", "warning")),
 }
 _COUNTERS = {
     "restarts": ("Restarts: of pods, or of workers in place.", ("kind",)),
@@ -199,6 +200,10 @@ def samples(
         yield "accelerator_seconds", (), status["acceleratorSeconds"]
     if "progress" in status:
         yield "progress_ratio", (), status["progress"].get("percent", 0) / 100
+    for one in status.get("decisions", ()):
+        kind = one["type"] if one["type"] in budget.DECISIONS else OTHER
+        answer = one["answer"] if one["answer"] in budget.ANSWERS else OTHER
+        yield "decision", (kind, answer, str(bool(one.get("warning"))).lower()), 1
     if phase in ("Pending", "Running"):
         yield "nodes_desired", (), status.get("nodes", {}).get("desired", 0)
         yield "nodes_ready", (), status.get("nodes", {}).get("ready", 0)

@@ -44,6 +44,7 @@ def look(job: ResolvedJob) -> str:
 
 def _look(job: ResolvedJob) -> str:
     from unfreeze_trainer.data.samples import read_splits, read_targets, target_kind
+    from unfreeze_trainer.data.unlabelled import check_anchor, read_anchor
     from unfreeze_trainer.runs.destination import check_apart
 
     kind = target_kind(job)
@@ -51,11 +52,14 @@ def _look(job: ResolvedJob) -> str:
     check_apart(job)
     look_at_models(job)
     sources = list(sources_of(job))
-    if sum(_bytes(dataset) for _, dataset in sources) > MAX_BYTES:
+    tables = [dataset for _, dataset in sources] + ([job.data.anchor] if job.data.anchor else [])
+    if sum(map(_bytes, tables)) > MAX_BYTES:
         for where, dataset in sources:
             read_targets(reader(dataset, where, head=True), kind)
         return "the model's folder and the first rows of the data are as the job says"
     learned, splits = read_splits(job, reader, kind)
+    if anchor := read_anchor(job, reader):
+        check_anchor(anchor)
     counts = ", ".join(f"{len(split):,} in {name}" for name, split in splits.items())
     return f"{len(learned.labels):,} labels, samples: {counts}" if learned.labels else f"samples: {counts}"
 

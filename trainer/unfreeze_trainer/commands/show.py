@@ -15,7 +15,7 @@ from rich.table import Table
 
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.grammar.amounts import figure
-from unfreeze_trainer.exports.outcome import went_back
+from unfreeze_trainer.exports.outcome import in_order, outcome, went_back
 from unfreeze_trainer.exports.report import read_report
 
 if TYPE_CHECKING:
@@ -144,11 +144,15 @@ def duration(seconds: float) -> str:
 
 def closing_table(job: ResolvedJob) -> None:
     """Print what was trained, how well it went, where the model lies and how it is loaded."""
+    from unfreeze_trainer.exports.evaluation import read_evaluation
+    from unfreeze_trainer.exports.page import FILE
+
     folder = Path(job.output.path)
     report = read_report(folder)
     if report is None:
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(outcome(report, read_evaluation(folder)))
     for remark in _first(report):
         console.print(remark)
     table = Table("phase", "trainable parameters", "steps", "time", f"validation {report.metric}", title=report.job)
@@ -170,6 +174,8 @@ def closing_table(job: ResolvedJob) -> None:
     for remark in _remarks(report.data):
         console.print(remark)
     console.print(_cost(report))
+    if (page := folder / FILE).is_file():
+        console.print(f"all of it on one page: {page}")
     for export in report.exports:
         console.print(f"\n{export.kind}: {folder / export.folder}")
         if export.usage:  # reports of the first version have none
@@ -178,11 +184,11 @@ def closing_table(job: ResolvedJob) -> None:
 
 def _first(report: Report) -> Iterator[str]:
     """Yield what stands before all else."""
-    for one in report.decisions:
-        if one.type != "Useful":
-            yield f"{'warning' if one.warning else 'decided'}: {one.type}: {one.message}"
     if report.usefulness and not report.usefulness.better:
         yield f"no better than guessing: {report.usefulness.message}"
+    for one in in_order(report.decisions):
+        if one.type != "Useful" and not one.warning:  # these have been said
+            yield f"decided: {one.type}: {one.message}"
     yield from (f"warning: {warning}" for warning in (*report.warnings, *map(went_back, report.rollbacks)))
 
 

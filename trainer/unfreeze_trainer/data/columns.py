@@ -29,9 +29,11 @@ def check_columns(
         if column not in present:
             likely = likeliest(column, present)
             hint = f"; did you mean {likely!r}?" if likely else "."
+            of_anchor = where.startswith("spec.evidence.forgetting.anchor")
+            field = "spec.evidence.forgetting.anchor.columns" if of_anchor else "spec.data.<part>.columns"
             names = ", ".join(repr(name) for name in present[:50]) or "none"
             raise JobError(
                 "InvalidData",
                 f"{where}: no column {column!r}{hint} The columns are {quoted(names) if first_row else names}; name the right one in"
-                f" spec.data.<part>.columns{more}",
+                f" {field}{more}",
             )

@@ -26,6 +26,13 @@ from unfreeze_trainer.objectives.targets import Encoder, Targets
 from unfreeze_trainer.objectives.targets.target_texts import TargetTexts
 from unfreeze_trainer.sources.closed import Closed
 
+FEWEST_ANCHORS = 8
+"""Rows of an anchor, or of the validation data in its place."""
+_READS_TARGETS = frozenset(
+    {"Alignment", "Captioning", "CausalLM", "ImageText", "Seq2SeqLM", "SpeechRecognition", "TextEmbedding"}
+)
+"""Tasks whose inputs are made of the columns that say what is right, so that an anchor has them too."""
+
 
 class Unlabelled(Encoder[None]):
     """Stands for the targets of data that has none: its column is one that is read anyway."""
@@ -59,6 +66,35 @@ class Prompts(TargetTexts):
     def columns(names: Any) -> list[str]:
         """Return the column of prompts."""
         return [names.prompt]
+
+
+def read_anchor(job: ResolvedJob, read: Callable[[Dataset, str], DataSource]) -> DataSource | None:
+    """Return the rows that a job's base is good at; None where it names none.
+
+    Parameters
+    ----------
+    read
+        Reads a source as the job's task does.
+
+    Raises
+    ------
+    JobError
+        InvalidData: it cannot be read.
+    """
+    dataset = job.data.anchor
+    if dataset is None:
+        return None
+    where = f"spec.evidence.forgetting.anchor.source {dataset.source}"
+    return read(dataset, where) if job.task.type in _READS_TARGETS else unlabelled(job, dataset, where)[0]
+
+
+def check_anchor(anchor: DataSource) -> None:
+    """Raise JobError where these are too few rows to look at a base with."""
+    if (rows := len(anchor.inputs)) < FEWEST_ANCHORS:
+        raise JobError(
+            "InvalidData",
+            f"{anchor.where}: {rows} rows tell nothing of what a model has lost: give {FEWEST_ANCHORS} or more",
+        )
 
 
 def unlabelled(job: ResolvedJob, dataset: Dataset, where: str) -> tuple[DataSource, np.ndarray | None]:

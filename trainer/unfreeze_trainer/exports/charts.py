@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import floor, isfinite, log10
 
 WIDTH, HEIGHT = 640, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 22, 28
 _POINTS = 600
 """Points that a line has at most."""
+DOTS = 40
+"""Points up to which each is drawn."""
+_LINES = 8
+"""Lines that a chart has at most."""
+_TICKS = 8
+"""Places whose names have room."""
 Point = tuple[float, float]
+Span = tuple[Point, Point]
+"""Both ends of an interval."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,41 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A word at a point."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str
+    """As SVG's text-anchor: start or end."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What something has come to in a time."""
+
+    name: str
+    seconds: float
+    value: float
+    low: float | None = None
+    """Lower end of its 95 % interval; None where it has none."""
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class Chart:
     """What a template draws, in pixels of the view box."""
 
     name: str
     lines: list[str] = field(default_factory=list)
     """Points of each line, as SVG's polyline takes them."""
+    names: list[str] = field(default_factory=list)
+    """Of the lines, where there are several."""
+    spans: list[tuple[float, float, float, float]] = field(default_factory=list)
+    """Intervals: where each begins and ends."""
+    marks: list[Mark] = field(default_factory=list)
+    """Words at points."""
     points: list[Point] = field(default_factory=list)
     diagonal: str = ""
     """Of a chart whose axes are alike: where both are the same."""
@@ -83,20 +121,27 @@ def _axis(values: Sequence[float], start: float, end: float) -> _Axis:
     return _Axis(low - room, high + room, start, end)
 
 
-def lines(name: str, points: Sequence[Point], phases: Sequence[tuple[str, float, float]], below: str) -> Chart | None:
-    """Return a line over the steps, with the phases behind it; None where fewer than two points are numbers."""
+def lines(
+    name: str,
+    points: Sequence[Point],
+    phases: Sequence[tuple[str, float, float]],
+    below: str,
+    spans: Sequence[Span] = (),
+) -> Chart | None:
+    """Return a line over the steps, with the phases behind it and intervals; None where fewer than two points are numbers."""
     kept = [(x, y) for x, y in points if isfinite(y)]
     if len(kept) < 2:  # noqa: PLR2004
         return None
     ends = [edge for _, start, end in phases for edge in (start, end)]
     low, high = min(0, *ends, kept[0][0]), max(*ends, kept[-1][0])
     across = _Axis(low, high if high > low else low + 1, _LEFT, WIDTH - _RIGHT)
-    up = _axis([y for _, y in kept], HEIGHT - _BOTTOM, _TOP)
+    up = _axis([y for _, y in [*kept, *chain(*spans)]], HEIGHT - _BOTTOM, _TOP)
     thinned = kept[:: max(1, len(kept) // _POINTS)] + kept[-1:]
     return Chart(
         name,
         lines=[" ".join(f"{across.place(x)},{up.place(y)}" for x, y in thinned)],
-        points=[(across.place(x), up.place(y)) for x, y in kept] if len(kept) <= 40 else [],  # noqa: PLR2004
+        points=[(across.place(x), up.place(y)) for x, y in kept] if len(kept) <= DOTS else [],
+        spans=_placed(spans, across, up),
         horizontal=across.ticks(),
         vertical=up.ticks(),
         bands=[
@@ -105,6 +150,75 @@ def lines(name: str, points: Sequence[Point], phases: Sequence[tuple[str, float,
         ],
         below=below,
     )
+
+
+def profile(name: str, found: Mapping[str, Mapping[str, float]], below: str) -> Chart | None:
+    """Return a line for each of several models over its places, from input to output; None where none has two.
+
+    Parameters
+    ----------
+    found
+        By model, the value of each place in order.
+    below
+        Name of the horizontal axis.
+    """
+    known = [(model, {place: y for place, y in values.items() if isfinite(y)}) for model, values in found.items()]
+    known = [(model, values) for model, values in known if len(values) > 1][:_LINES]
+    if not known:
+        return None
+    across = _Axis(0, 1, _LEFT + 12, WIDTH - _RIGHT - 30)
+    up = _axis([y for _, values in known for y in values.values()], HEIGHT - _BOTTOM, _TOP)
+    drawn = [
+        [(across.place(number / (len(values) - 1)), up.place(y)) for number, y in enumerate(values.values())]
+        for _, values in known
+    ]
+    places = [*known[0][1]]
+    if any([*values] != places for _, values in known):
+        places = ["input", "output"]  # each has layers of its own
+    last = len(places) - 1
+    kept = {number * last // (min(len(places), _TICKS) - 1) for number in range(min(len(places), _TICKS))}
+    return Chart(
+        name,
+        lines=[" ".join(f"{x},{y}" for x, y in points) for points in drawn],
+        names=[model for model, _ in known] if len(found) > 1 else [],
+        points=[point for points in drawn for point in points] if len(drawn) == 1 else [],
+        horizontal=[Tick(across.place(number / last), places[number]) for number in sorted(kept)],
+        vertical=up.ticks(),
+        below=below,
+    )
+
+
+def reached(name: str, found: Sequence[Reached], below: str) -> Chart | None:
+    """Return a point with its name and interval for each of what was reached, by its time; None where there are fewer than two."""
+    kept = [one for one in found if isfinite(one.value)]
+    if len(kept) < 2:  # noqa: PLR2004
+        return None
+    spans = [
+        ((one.seconds, one.low), (one.seconds, one.high))
+        for one in kept
+        if one.low is not None and one.high is not None
+    ]
+    most = max(one.seconds for one in kept) or 1.0
+    across = _Axis(-0.03 * most, 1.05 * most, _LEFT, WIDTH - _RIGHT)
+    up = _axis([*(one.value for one in kept), *(y for _, y in chain(*spans))], HEIGHT - _BOTTOM, _TOP)
+    points = [(across.place(one.seconds), up.place(one.value)) for one in kept]
+    return Chart(
+        name,
+        points=points,
+        spans=_placed(spans, across, up),
+        marks=[
+            Mark(x + (8 if left else -8), y - 5, one.name, "start" if left else "end")
+            for one, (x, y) in zip(kept, points, strict=True)
+            for left in [x < WIDTH / 2]
+        ],
+        horizontal=[tick for tick in across.ticks() if tick.at >= across.place(0)],
+        vertical=up.ticks(),
+        below=below,
+    )
+
+
+def _placed(spans: Sequence[Span], across: _Axis, up: _Axis) -> list[tuple[float, float, float, float]]:
+    return [(across.place(a), up.place(b), across.place(c), up.place(d)) for (a, b), (c, d) in spans]
 
 
 def scatter(name: str, points: Sequence[Point], below: str, *, alike: bool = True) -> Chart | None:

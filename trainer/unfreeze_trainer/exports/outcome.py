@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite, sqrt
 
+from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures
 from unfreeze_api.contracts.report import Report, Rollback
 from unfreeze_api.grammar.amounts import figure
@@ -26,12 +27,23 @@ def outcome(report: Report, evaluation: Evaluation | None) -> str:
     sentence = f"The model's {report.metric} is {figure(metrics.get(report.metric))} on {report.data.splits.get(split, 0):,} {split} samples"
     if figures and (interval := figures.intervals.get(report.metric)):
         sentence += f" (95 % interval {figure(interval[0])} to {figure(interval[1])})"
-    first = [f"{_capital(one.message)}. " for one in report.decisions if one.warning and one.type != "Useful"]
+    first = [f"{capital(one.message)}. " for one in report.decisions if one.warning and one.type != "Useful"]
     return f"{''.join(first)}{sentence}{_beside(report, metrics, figures)}."
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def in_order(decisions: Sequence[Decision]) -> list[Decision]:
+    """Return decisions as a reader wants them: what somebody should act on, what came out of it all, how it went on the way."""
+    places = {kind: place for place, kind in enumerate(_FIRST)}
+    return sorted(decisions, key=lambda one: (not one.warning, places.get(one.type, len(places))))
+
+
+_FIRST = ("Strategy", "Base", "Stage", "Baseline", "Scratch", "Forgetting", "Useful", "Budget")
+"""Decisions that say what a run has come to, in their order; the others stand behind them as they were taken."""
+
+
+def capital(text: str) -> str:
+    """Return a sentence as it stands at a beginning; the name of a source stays as it is."""
+    return text if "://" in text.partition(" ")[0] else text[:1].upper() + text[1:]
 
 
 def went_back(rollback: Rollback) -> str:
@@ -56,10 +68,10 @@ def _beside(report: Report, metrics: dict[str, float], figures: SplitFigures | N
     """Return what the model is compared with."""
     worth = report.usefulness
     if worth is not None and (not worth.better or "rmse" not in metrics):
-        judged = "better" if worth.better else "not surely better"
+        gain = f"{figure(worth.gain_low, sign='+')} to {figure(worth.gain_high, sign='+')}"
         return (
-            f"; on the validation data its {worth.compared or compared(report.metric)} is {judged} than that of always {guess_of(worth)},"
-            f" {figure(worth.majority)}, by {figure(worth.gain_low, sign='+')} to {figure(worth.gain_high, sign='+')}"
+            f"; on the validation data its {worth.compared or compared(report.metric)} is {'' if worth.better else 'not surely '}better than that of"
+            f" always {guess_of(worth)}, {figure(worth.majority)}{f', by {gain}' if worth.better else f' (difference {gain})'}"
         )
     if "rmse" in metrics and (mean := _error_of_mean(metrics, figures)) is not None:
         if report.metric == "rmse":

@@ -11,22 +11,27 @@ import csv
 import hashlib
 import itertools
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unfreeze_api.contracts.decision import ALIKE
 from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures
 from unfreeze_api.contracts.report import Report
 from unfreeze_api.grammar.amounts import figure
-from unfreeze_trainer.exports.charts import Chart, lines, scatter
+from unfreeze_trainer.exports.charts import DOTS, Chart, Point, Reached, Span, lines, profile, reached, scatter
 from unfreeze_trainer.exports.evaluation import ISSUES, read_evaluation
-from unfreeze_trainer.exports.outcome import outcome, went_back
+from unfreeze_trainer.exports.outcome import capital, in_order, outcome, went_back
+from unfreeze_trainer.runs.choice import MEAN, read_choice, short_name
 from unfreeze_trainer.runs.events import lines_of
 from unfreeze_trainer.runs.rates import read_rates
+from unfreeze_trainer.usefulness import wilson
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
+    from unfreeze_api.contracts.decision import Decision
     from unfreeze_trainer.runs.generation import Generation
 
 FILE = "report.html"
@@ -35,6 +40,8 @@ _MAX_TEXT = 120
 """Characters that a label has in the page."""
 _MAX_USAGE = 20_000
 _ISSUES = 20
+_MOST_EVIDENCE = 9
+"""Figures of a decision that are open from the beginning."""
 _SHOWN_CLASSES = 30
 """Classes of a table that is open from the beginning."""
 
@@ -54,10 +61,10 @@ def page(run_folder: Path, report: Report) -> str:
         evaluation=evaluation,
         **styled(),
         outcome=outcome(report, evaluation),
+        decisions=[(one, pictures(one, run_folder, report)) for one in in_order(report.decisions)],
         curves=[
-            *curves(run_folder / "history.csv", report),
+            *curves(run_folder / "history.csv", report, evaluation),
             *learned_and_lost(run_folder / "events.jsonl", report),
-            *range_tests(run_folder, report.fingerprint),
         ],
         splits=_splits(evaluation),
         metrics=_metrics(report, evaluation),
@@ -65,6 +72,7 @@ def page(run_folder: Path, report: Report) -> str:
         issues=_issues(run_folder / ISSUES),
         usages=[(one, one.usage[:_MAX_USAGE], len(one.usage) > _MAX_USAGE) for one in report.exports],
         shown_classes=_SHOWN_CLASSES,
+        most_evidence=_MOST_EVIDENCE,
     )
 
 
@@ -72,7 +80,14 @@ def page(run_folder: Path, report: Report) -> str:
 def template() -> Template:
     """Return what the page is made of, compiled."""
     environment = templates_of("exports")
-    environment.filters |= {"count": _count, "figure": figure, "short": _short, "seconds": _duration}
+    environment.filters |= {
+        "count": _count,
+        "figure": figure,
+        "capital": capital,
+        "amount": _amount,
+        "short": _short,
+        "seconds": _duration,
+    }
     return environment.get_template(_TEMPLATE)
 
 
@@ -99,6 +114,11 @@ def _count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def _amount(value: float | None) -> str:
+    """Return a figure of a decision: shares and rates with their digits, what counts as people write it."""
+    return f"{value:,.0f}" if value is not None and abs(value) != 1 and value.is_integer() else figure(value)
+
+
 def _short(text: object, most: int = _MAX_TEXT) -> str:
     shown = str(text)
     return shown if len(shown) <= most else shown[: most - 1] + "\u2026"
@@ -112,7 +132,45 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
 
 
-def curves(path: Path, report: Report) -> list[Chart]:
+def pictures(decision: Decision, run_folder: Path, report: Report) -> list[Chart]:
+    """Return charts of what a decision rests on."""
+    found: Chart | None = None
+    if decision.type == "Rates":
+        return range_tests(run_folder, report.fingerprint)
+    if decision.type == "Base" and (choice := read_choice(run_folder, report.fingerprint)):
+        bases = {base["source"]: base["places"] for base in choice.ranking.get("bases", ())}
+        layers = {
+            short_name(source, [*bases.keys() - {source}]): {
+                place: one["knn"] for place, one in places.items() if place != MEAN
+            }
+            for source, places in bases.items()
+        }
+        found = profile("what the neighbours of each layer tell, by candidate", layers, "layer, from input to output")
+    elif decision.type == "Forgetting" and not any(
+        ", by " in one.name for one in decision.evidence
+    ):  # several encoders
+        alike = {
+            one.name.removeprefix(ALIKE): one.value
+            for one in decision.evidence
+            if one.name.startswith(ALIKE) and one.value is not None
+        }
+        found = profile(
+            "how alike each layer is to the base's (linear CKA)", {"": alike}, "layer, from input to output"
+        )
+    elif decision.type in {"Strategy", "Scratch"}:
+        timed = [
+            (told[1], Reached(_short(told[2], 40), one.seconds, one.value, one.low, one.high))
+            for one in decision.evidence
+            if one.seconds is not None and one.value is not None
+            if (told := re.match(r"(.+?) (?:of|from) (.+)", one.name))
+        ]
+        measured = timed[-1][0] if timed else ""  # a classical model may be known by another one
+        same = [one for name, one in timed if name == measured]
+        found = reached(f"{measured} by the seconds that each took", same, "seconds")
+    return [found] if found else []
+
+
+def curves(path: Path, report: Report, evaluation: Evaluation | None = None) -> list[Chart]:
     """Return charts of the training loss and of the metric that chose, by history.csv; none where there is no such file."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -127,14 +185,27 @@ def curves(path: Path, report: Report) -> list[Chart]:
             for row in rows
             if (number := _number(row.get("step"))) is not None and (value := _number(row.get(column))) is not None
         ]
-        if chart := lines(name, points, phases, "step"):
+        spans = _intervals(points, report, evaluation) if column != "loss" else []
+        if chart := lines(name + ", with 95 % intervals" * bool(spans), points, phases, "step", spans):
             found.append(chart)
     return found
 
 
+def _intervals(points: list[Point], report: Report, evaluation: Evaluation | None) -> list[Span]:
+    """Return the interval of each evaluation where its figure is a share of the rows, else of the best one where it is known."""
+    rows = report.data.splits.get("validation", 0)
+    if report.metric == "accuracy" and rows and len(points) <= DOTS:
+        ends = [(step, wilson(value * rows, rows)) for step, value in points if 0 <= value <= 1]
+    else:
+        figures = evaluation.splits.get("validation") if evaluation else None
+        known = figures.intervals.get(report.metric) if figures else None
+        ends = [(float(report.best_step), known)] if known else []
+    return [((step, low), (step, high)) for step, (low, high) in ends]
+
+
 def learned_and_lost(path: Path, report: Report) -> list[Chart]:
     """Return a chart of the metric by what the base has lost, from evaluation to evaluation; none where only one looked."""
-    metric, points = dict[Any, Any](), dict[Any, Any]()
+    metric, points, ends = dict[Any, Any](), dict[Any, Any](), dict[Any, tuple[Any, Any]]()
     for line in lines_of(path):
         step = line.get("step")
         if line.get("event") == "evaluation" and isinstance(line.get("metrics"), dict):
@@ -142,12 +213,19 @@ def learned_and_lost(path: Path, report: Report) -> list[Chart]:
         elif line.get("event") == "rollback":
             points = {at: point for at, point in points.items() if at <= line.get("to", 0)}
         elif line.get("event") == "forgetting":
-            points[step] = line.get("lost")
-    kept = [(points[step], metric[step]) for step in sorted(points) if None not in {points[step], metric.get(step)}]
-    ends = [("", *edges)] if kept and (edges := (min(lost for lost, _ in kept), max(lost for lost, _ in kept))) else []
-    found = lines(
-        f"validation {report.metric} by what is lost of what the base could", kept, ends, "lost, by the first gauge"
-    )
+            points[step], ends[step] = line.get("lost"), (line.get("low"), line.get("high"))
+    steps = [step for step in sorted(points) if None not in {points[step], metric.get(step)}]
+    kept = [(points[step], metric[step]) for step in steps]
+    spans = [
+        ((low, metric[step]), (high, metric[step]))
+        for step in steps
+        for low, high in [ends[step]]
+        if None not in {low, high}
+    ]
+    across = [lost for lost, _ in [*kept, *itertools.chain(*spans)]]
+    edges = [("", min(across), max(across))] if across else []
+    name = f"validation {report.metric} by what is lost of what the base could"
+    found = lines(name, kept, edges, "lost, by the first gauge, with 95 % intervals", spans)
     return [found] if found else []
 
 

@@ -28,6 +28,10 @@ Reads = Literal["Texts", "Pictures"]
 _FOLDS = 3
 _CHOOSING = 3000
 """Samples that choose the regularisation."""
+_TURNED = 1200
+"""Rows up to which the axes that they span are looked for: of more that takes as long as it spares."""
+_NOTHING = 1e-9
+"""Share of the largest spread below which an axis has none."""
 _WEIGHTS = 2 * 10**7
 """Weights of a linear model on texts at most."""
 _MOST_WORDS = 100_000
@@ -100,6 +104,8 @@ def fit(
     """
     features = _Texts(outputs, 2 if pairs else 1) if reads == "Texts" else _Pictures()
     matrix, wanted = features.fit(inputs), _wanted(kind, targets, outputs)
+    turned = _Turned.of(matrix) if (kind, reads) == ("OneOf", "Texts") else None
+    matrix = matrix if turned is None else turned.rows
     make = {"OneOf": _one_of, "AnyOf": _any_of, "Amounts": _amounts}[kind]
     options = [_Option(strength) for strength in _REGULARISATIONS[reads]]
     names = [str(place) for place in range(outputs)]
@@ -117,10 +123,43 @@ def fit(
         if kind != "Amounts" and metric not in _OF_ALL_ALIKE:
             chosen = max(chosen, replace(chosen, weight="balanced"), key=worth)
         model = make(chosen).fit(matrix, wanted)
+    if turned:
+        turned.back(model)
     how = "ridge regression" if kind == "Amounts" else "logistic regression"
     return Classical(
         f"{how} on {features.name}", chosen.strength, lambda given: _outputs(model, features(given), outputs)
     )
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """Rows of a wide sparse matrix in the axes that they span: a linear model with an L2 penalty is the same there, and has few weights.
+
+    scikit-learn's logistic regression takes a seventh of the time: most of it goes into vectors as long as the weights are many.
+    """
+
+    rows: np.ndarray
+    """Of shape (rows, axes)."""
+    wide: Any
+    axes: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: Any) -> _Turned | None:
+        """Return the rows of a matrix so; None where that spares nothing."""
+        if not matrix.shape[0] <= min(_TURNED, matrix.shape[1]):
+            return None
+        wide = matrix.astype(np.float64)
+        values, axes = np.linalg.eigh((wide @ wide.T).toarray())
+        kept = values > _NOTHING * max(values[-1], _NOTHING)
+        if not kept.any():
+            return None
+        spread = np.sqrt(values[kept])
+        return cls(axes[:, kept] * spread, wide, axes[:, kept] / spread)
+
+    def back(self, model: Any) -> None:
+        """Give a model that was fitted on these rows the weights of the wide ones."""
+        model.coef_ = (self.wide.T @ (self.axes @ model.coef_.T)).T
+        model.n_features_in_ = self.wide.shape[1]
 
 
 def _wanted(kind: Kind, targets: np.ndarray, outputs: int) -> np.ndarray:

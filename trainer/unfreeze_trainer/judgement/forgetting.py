@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unfreeze_api.contracts.decision import Decision, Evidence
+from unfreeze_api.contracts.decision import ALIKE, Decision, Evidence
 from unfreeze_trainer.exports.intervals import intervals
 from unfreeze_trainer.judgement.neighbours import NEIGHBOURS, SAME, centre, directions
 from unfreeze_trainer.judgement.paired import interval_of_share
@@ -270,16 +270,17 @@ def decided(
         limit = (
             f", {words[answer]} the budget of {_figure(first.gauge, budget) if first.gauge.share else f'{budget:g}'}"
         )
+    lead = "the model has forgotten more of its base than its budget allows: " if answer == "Broken" else ""
     return Decision(
         type="Forgetting",
         answer=answer,
         question="What has the model lost of what its base could?",
-        message=f"{spoken(first)} ({interval}){limit}{beside}{f'. {done}' if done else ''}",
+        message=f"{lead}{spoken(first)} ({interval}){limit}{beside}{f'. {done}' if done else ''}",
         step=step,
         warning=True if answer == "Broken" else None,
         evidence=[
             *(Evidence(name=one.gauge.name, value=one.value, low=one.low, high=one.high) for one in found.gauges),
-            *(Evidence(name=f"linear CKA with the base at {name}", value=value) for name, value in found.alike.items()),
+            *(Evidence(name=f"{ALIKE}{name}", value=value) for name, value in found.alike.items()),
         ],
         seconds=seconds,
         otherwise=""

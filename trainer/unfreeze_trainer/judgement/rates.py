@@ -190,7 +190,7 @@ def decided(
     if not planned:
         message = f"{taken}, which nothing uses: the head is solved, and nothing trains by steps"
     elif not found:
-        message = f"{taken}: {planned:,} steps are too few for a range test, which takes at least {MIN_STEPS}"
+        message = f"{taken}: {planned:,} steps are too few for a range test, which takes {MIN_STEPS}: trainings of {SHORTEST} or more have one"
     else:
         parts = "; ".join(_told(curve, chosen) for curve, chosen in found)
         message = f"{taken}, by range tests of {steps} steps: {parts}"

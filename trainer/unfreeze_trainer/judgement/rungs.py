@@ -27,7 +27,6 @@ MIN_GAIN = 0.01
 """Largest margin where nobody says one: of a metric that is better when it is lower a share of its value."""
 
 
-_IDLE = "probability that the newest rung gained no more"
 _CERTAIN = 0.995
 """Probability that would be told as 1.00."""
 FEW = 30
@@ -102,7 +101,8 @@ class Yardstick:
     @property
     def evidence(self) -> Evidence:
         """What it is beside the rungs."""
-        return Evidence(name=f"validation {self.metric} of {self.name}, in {self.seconds:.1f} s", value=self.value)
+        seconds = round(self.seconds, 1)
+        return Evidence(name=f"validation {self.metric} of {self.name}", value=self.value, seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -223,10 +223,14 @@ def gate(
         message=f"{found}, {why}: {name} is {'tried' if answer == 'Yes' else 'not tried'}",
         step=step,
         evidence=[
-            *_below(climbed, classical),
+            *_below(climbed, metric, classical),
             *_of_rungs(climbed, metric),
             Evidence(name="minGain", value=margin),
-            *([] if idle is None or not _known(climbed) else [Evidence(name=_IDLE, value=idle)]),
+            *(
+                []
+                if idle is None or not _known(climbed)
+                else [Evidence(name=f"probability that {newest.name} gained no more than {margin:.2g}", value=idle)]
+            ),
             Evidence(name=f"seconds that {name} takes, about", value=round(following.seconds, 1)),
         ],
         otherwise=otherwise,
@@ -316,7 +320,7 @@ def choose(
         message=message + (f"; {', '.join(untried)} not tried" if untried else ""),
         step=step,
         evidence=[
-            *_below(climbed, classical),
+            *_below(climbed, metric, classical),
             *_of_rungs(climbed, metric),
             *(
                 Evidence(
@@ -348,20 +352,22 @@ def _surely(climbed: Sequence[Climbed], probability: float, rows: int | None) ->
     return f"as far as {'the' if rows is None else f'{rows:,}'} validation samples tell{by}"
 
 
-def _below(climbed: Sequence[Climbed], classical: Yardstick | None) -> list[Evidence]:
+def _below(climbed: Sequence[Climbed], metric: Metric, classical: Yardstick | None) -> list[Evidence]:
     """Return what stands below the first rung: always guessing one class, and a classical model."""
     majority = next((one.majority for one in climbed if one.majority is not None), None)
-    guess = [] if majority is None else [Evidence(name="the same of always guessing one class", value=majority)]
+    name = f"validation {metric.name} of always guessing one class"
+    guess = [] if majority is None else [Evidence(name=name, value=majority)]
     return guess + ([] if classical is None else [classical.evidence])
 
 
 def _of_rungs(climbed: Sequence[Climbed], metric: Metric) -> list[Evidence]:
     return [
         Evidence(
-            name=f"validation {metric.name} of {one.name}, {one.steps:,} steps in {one.seconds:.1f} s",
+            name=f"validation {metric.name} of {one.name}",
             value=one.value,
             low=one.low,
             high=one.high,
+            seconds=round(one.seconds, 1),
         )
         for one in climbed
     ]

@@ -111,7 +111,11 @@ def stage_helps(probed: Probed, *, name: str, step: int, seconds: float) -> Deci
     change = f"{probed.gain:+.3f} ({probed.low:+.3f} to {probed.high:+.3f})"
     said = f"{_SAID[probed.figure].format(probed.with_stage, probed.rows, probed.without)}, {change}"
     sure = f"with probability {probed.probability:.2f}"
-    message = f"stage {name} helps, {sure}: {said}" if helps else f"stage {name} is dropped, it helps {sure}: {said}"
+    message = (
+        f"stage {name} helps, {sure}: {said}"
+        if helps
+        else f"stage {name} is dropped, it helps {sure} where {SURE} is asked for: {said}"
+    )
     return Decision(
         type="Stage",
         answer="Yes" if helps else "No",

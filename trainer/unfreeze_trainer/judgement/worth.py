@@ -107,7 +107,7 @@ def against_scratch(
         step=found.step,
         warning=None if answer == "Yes" else True,
         evidence=[
-            Evidence(name=f"{metric} of the model", value=difference.one),
+            Evidence(name=f"{metric} of the model", value=difference.one, seconds=round(seconds, 1)),
             *(
                 evidence
                 for arm, length in zip(trained, lengths, strict=True)
@@ -122,7 +122,7 @@ def against_scratch(
 
 def _length(one: Trained, *, steps: str, seconds: float) -> str:
     """Return how long a training from random weights was; `steps` says of the first one what it was to take, and nothing of the second."""
-    took = f"{one.seconds:.0f} s, the other took {seconds:.0f} s"
+    took = f"{one.seconds:.0f} s, the job's own training {seconds:.0f} s"
     if one.steps < one.planned:
         return f"{one.steps:,} of {one.planned:,} steps, where its time was over ({took})"
     return f"{steps} ({took})" if steps else f"as many seconds ({one.steps:,} steps)"
@@ -131,7 +131,9 @@ def _length(one: Trained, *, steps: str, seconds: float) -> str:
 def _evidence_of(one: Trained, metric: str, length: str) -> list[Evidence]:
     difference = one.difference
     return [
-        Evidence(name=f"{metric} from random weights after {length}", value=difference.other),
+        Evidence(
+            name=f"{metric} from random weights after {length}", value=difference.other, seconds=round(one.seconds, 1)
+        ),
         Evidence(
             name=f"by how much the model is better: {difference.test}",
             value=difference.gain,
@@ -151,7 +153,7 @@ def _evidence(found: Comparison, name: str) -> list[Evidence]:
     difference, metric = found.difference, found.metric
     return [
         Evidence(name=f"{metric} of the model", value=difference.one),
-        Evidence(name=f"{metric} of {name}", value=difference.other),
+        Evidence(name=f"{metric} of {name}", value=difference.other, seconds=round(found.seconds, 1)),
         Evidence(
             name=f"by how much the model is better: {difference.test}",
             value=difference.gain,

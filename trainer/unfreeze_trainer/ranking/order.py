@@ -11,17 +11,14 @@ import numpy as np
 from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_api.grammar.model import Model
 from unfreeze_trainer.ranking.scores import Scores
+from unfreeze_trainer.runs.choice import MEAN, short_name
 
 RULE = "knn of the place in each base that tells most, then the smaller base"
 READ = "head input"
 """What the place is called whose features the head reads."""
-MEAN = "mean of layers"
-"""What the mean over all layers is called that are as wide as the topmost."""
 _LEVEL = 1.959964
 """Standard errors of an interval of 95 %."""
 _DIGITS = 6
-_ANSWER = 64
-"""Characters of a decision's answer."""
 _TOLD = 256
 """Characters of a source in a sentence: a decision's has 1,024, and names two."""
 
@@ -126,19 +123,6 @@ class Ranking(Model):
 def _told(source: str) -> str:
     """Return a source for a sentence; of one that is too long the end, which tells it from others."""
     return source if len(source) <= _TOLD else f"…{source[1 - _TOLD :]}"
-
-
-def short_name(source: str, others: Sequence[str] = ()) -> str:
-    """Return the last parts of a source, as many as tell it from others, in at most 64 characters: the last ones of more."""
-
-    def last(text: str, count: int) -> str:
-        return "/".join(text.rstrip("/").split("/")[-count:])
-
-    counts = range(1, source.count("/") + 1)
-    found = next(
-        (last(source, n) for n in counts if all(last(source, n) != last(other, n) for other in others)), source
-    )
-    return found[-_ANSWER:]
 
 
 @dataclass(frozen=True)

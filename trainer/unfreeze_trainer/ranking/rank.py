@@ -22,8 +22,9 @@ from unfreeze_trainer.objectives.targets import Encoder
 from unfreeze_trainer.objectives.targets.label_sets import NO_LABEL
 from unfreeze_trainer.ranking.candidates import candidates_of, naming, require_rankable
 from unfreeze_trainer.ranking.layers import features, mean_of
-from unfreeze_trainer.ranking.order import MEAN, Measured, Ranking, ranked
+from unfreeze_trainer.ranking.order import Measured, Ranking, ranked
 from unfreeze_trainer.ranking.scores import Kind, Scores, scores
+from unfreeze_trainer.runs.choice import MEAN
 from unfreeze_trainer.tasks.composed import ComposedTask
 
 ROWS = 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,10 @@ from unfreeze_trainer.runs.generation import Generation
 log = logging.getLogger(__name__)
 
 FILE = "ranking.json"
+MEAN = "mean of layers"
+"""What the mean over all layers is called that are as wide as the topmost."""
+_ANSWER = 64
+"""Characters of a decision's answer."""
 _MESSAGE = 900
 """Characters of a decision's message that leave room for more."""
 
@@ -51,6 +56,19 @@ def read_choice(run_folder: Path, fingerprint: str) -> Choice | None:
         log.warning("%s cannot be read: %s", run_folder / FILE, error)
         return None
     return found if found.fingerprint == fingerprint else None
+
+
+def short_name(source: str, others: Sequence[str] = ()) -> str:
+    """Return the last parts of a source, as many as tell it from others, in at most 64 characters: the last ones of more."""
+
+    def last(text: str, count: int) -> str:
+        return "/".join(text.rstrip("/").split("/")[-count:])
+
+    counts = range(1, source.count("/") + 1)
+    found = next(
+        (last(source, n) for n in counts if all(last(source, n) != last(other, n) for other in others)), source
+    )
+    return found[-_ANSWER:]
 
 
 def store_choice(choice: Choice, generation: Generation, run_folder: Path) -> None:

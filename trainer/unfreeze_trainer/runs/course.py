@@ -164,7 +164,7 @@ class Course(BaseModel):
     def told(self) -> str:
         """Return the curve in a few numbers."""
         peak = f", {self.peak:.3g} at its highest (step {self.peak_step})" if self.peak_step > 1 else ""
-        return f"the training loss was {self.start:.3g} at the begin of the phase{peak}, and is {self.shown:.3g} after {self.steps} steps"
+        return f"the training loss was {self.start:.3g} at the beginning of the phase{peak}, and is {self.shown:.3g} after {self.steps} steps"
 
 
 def fell_far(metric: Metric, value: float, best: float, samples: int) -> bool:

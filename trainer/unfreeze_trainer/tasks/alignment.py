@@ -29,7 +29,7 @@ from unfreeze_trainer.tasks.composed import ComposedTask
 class Alignment(ComposedTask):
     """Opens the data and the model folders of a job."""
 
-    joins = reads_targets = True
+    joins = True
     library: BridgeLibrary
 
     def __init__(self, job: ResolvedJob) -> None:

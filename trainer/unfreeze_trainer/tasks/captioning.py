@@ -32,7 +32,7 @@ from unfreeze_trainer.tasks.composed import VERIFIED_SAMPLES, ComposedTask
 class Captioning(ComposedTask):
     """Opens the data and the model folders of a job."""
 
-    wide_outputs = reads_targets = True
+    wide_outputs = True
     library: CaptionerLibrary
 
     def __init__(self, job: ResolvedJob) -> None:

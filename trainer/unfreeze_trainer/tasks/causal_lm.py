@@ -22,7 +22,7 @@ from unfreeze_trainer.tasks.composed import VERIFIED_SAMPLES, ComposedTask
 class CausalLM(ComposedTask):
     """Opens the data and the model folder of a job."""
 
-    wide_outputs = reads_targets = True
+    wide_outputs = True
     library: CausalLanguageModel
 
     def __init__(self, job: ResolvedJob) -> None:

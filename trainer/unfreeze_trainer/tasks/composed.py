@@ -19,7 +19,7 @@ from unfreeze_trainer.data.overlaps import learned_before, overlaps
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.rows import row_columns
 from unfreeze_trainer.data.samples import Split, read_splits, target_kind
-from unfreeze_trainer.data.unlabelled import unlabelled
+from unfreeze_trainer.data.unlabelled import FEWEST_ANCHORS, check_anchor, read_anchor
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Library
 from unfreeze_trainer.modalities.base import Modality, Question
@@ -37,8 +37,6 @@ from unfreeze_trainer.tasks.base import Batch, Task
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FEWEST_ANCHORS = 8
-"""Rows of an anchor, or of the validation data in its place."""
 VERIFIED_SAMPLES = 4
 """Samples whose outputs an export is compared on."""
 
@@ -63,8 +61,6 @@ class ComposedTask(Task):
 
     beside: str | None = None
     """Folder of a finished adapter that is asked, and not trained."""
-    reads_targets = False
-    """Whether inputs are made of the columns that say what is right, so that an anchor has them too."""
 
     def __init__(
         self, job: ResolvedJob, objective: Callable[[Any], Objective], modality: Modality, library: Library
@@ -215,14 +211,9 @@ class ComposedTask(Task):
     @cached_property
     def _anchor(self) -> Split | None:
         """Rows that the base is good at, without their targets."""
-        dataset = self.job.data.anchor
-        if dataset is None:
+        source = read_anchor(self.job, self.modality.read)
+        if source is None:
             return None
-        where = f"spec.evidence.forgetting.anchor.source {dataset.source}"
-        if self.reads_targets:
-            source = self.modality.read(dataset, where)
-        else:
-            source, _ = unlabelled(self.job, dataset, where)
         count = len(source.inputs)
         nothing = np.zeros(count, dtype=np.int64)
         return Split(source, np.arange(count), Targets(nothing, np.ones(count, dtype=np.int64), nothing))
@@ -244,12 +235,7 @@ class ComposedTask(Task):
                     " set spec.evidence.forgetting.anchor",
                 )
             return split, count
-        if len(self._anchor) < FEWEST_ANCHORS:
-            raise JobError(
-                "InvalidData",
-                f"{self._anchor.source.where}: {len(self._anchor)} rows tell nothing of what a model has lost: give {FEWEST_ANCHORS} or"
-                " more",
-            )
+        check_anchor(self._anchor.source)
         return "anchor", len(self._anchor)
 
     def unlabelled(self, split: str, batches: Iterable[Sequence[int]], unread: set[int]) -> Iterator[Batch]:

@@ -31,7 +31,7 @@ _AT_ONCE = 64
 class ImageText(ComposedTask):
     """Opens the data and the model folder of a job."""
 
-    joins = heads_of_base = reads_targets = True
+    joins = heads_of_base = True
     library: DualEncoder
     modality: Captioned
 

@@ -32,7 +32,6 @@ from unfreeze_trainer.tasks.composed import VERIFIED_SAMPLES, ComposedTask
 class SpeechRecognition(ComposedTask):
     """Opens the data and the model folder of a job."""
 
-    reads_targets = True
     scores = WordErrors
     library: TransformersSpeech | TransformersCtc
 

@@ -23,8 +23,6 @@ from unfreeze_trainer.tasks.composed import ComposedTask
 class TextEmbedding(ComposedTask):
     """Opens the data and the model folder of a job."""
 
-    reads_targets = True
-
     def __init__(self, job: ResolvedJob) -> None:
         options = job.task.of(TextEmbeddingSpec)
         assert options is not None

@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 
 FOLDER = "evidence"
 """Below the run folder."""
+_STEPS, _SECONDS = "scratch-equal-steps", "scratch-equal-seconds"
+_TOLD = {
+    _STEPS: "training random weights to compare with, as many steps",
+    _SECONDS: "training random weights to compare with, as many seconds",
+}
 _TRIES = 3
 """Starts of a training that may end without a checkpoint."""
 _MEMORY = "all weights train there, which may take more memory than the job itself"
@@ -114,14 +119,14 @@ def from_scratch(run: Run, max_share: float) -> tuple[Decision | None, list[Run]
     seconds = _agreed(run, sum(phase.seconds for phase in run.state.phases))
     epochs = _epochs(run)
     begun: list[Run] = []
-    first = _tried(run, begun, "scratch-equal-steps", epochs, max_share * seconds)
+    first = _tried(run, begun, _STEPS, epochs, max_share * seconds)
     if first is None:
         return None, begun
     runs, took = [first], _seconds(run, first)
     rate = took / max(1, first.state.step)  # its time may have been over before its steps
     stretch = seconds / max(rate * first.plan.total_steps, 1e-9)
     if abs(stretch - 1) > _ALIKE and took < max_share * seconds and first.state.step == first.plan.total_steps:
-        longer = _tried(run, begun, "scratch-equal-seconds", epochs * stretch, max_share * seconds - took)
+        longer = _tried(run, begun, _SECONDS, epochs * stretch, max_share * seconds - took)
         runs += [longer] if longer else []
     decision = _judge(run, runs, seconds) if run.engine.rank == 0 else None
     return run.engine.broadcast_json(decision, Decision | None), begun
@@ -197,7 +202,7 @@ def _train(run: Run, begun: list[Run], name: str, epochs: float, seconds: float)
         run.folder.require_own()  # nor is a link followed that has come to lie there
         run.folder.events.add("scratch", name=name)
     run.engine.module.to("cpu")  # what was trained is exported: its place is the other's
-    job, aside = scratch_job(run.asked, name, epochs), _Aside(run, name.replace("-", " "))
+    job, aside = scratch_job(run.asked, name, epochs), _Aside(run, _TOLD[name])
     aside.write_activity("reading the data")
     task = open_task(job)
     task.pins = dict(run.folder.identity.pins)
