@@ -35,7 +35,20 @@ RECORDED_ONLY = frozenset({"EarlyStopping", "Rollback", "Useful"})
 """Decisions that jobs have which set no newer field: the first release's operators hear no trainer that says something new,
 so these stand in events.jsonl and report.json alone."""
 DECISIONS = frozenset(
-    {"Base", "Rates", "Solver", "Rung", "Trial", "Strategy", "Stage", "Baseline", "Scratch", "Forgetting", "Budget"}
+    {
+        "Base",
+        "Rates",
+        "Solver",
+        "Rung",
+        "Trial",
+        "Strategy",
+        "Stage",
+        "Baseline",
+        "Scratch",
+        "Forgetting",
+        "Budget",
+        "BetterThanBase",
+    }
 )
 """Types of the decisions that stand in a status: what else a trainer says is cut off where a type costs something."""
 ANSWERS = frozenset({"Yes", "No", "NotSurely", "Within", "Broken", "Measured", "Kept", "Ended", "Exceeded"})
