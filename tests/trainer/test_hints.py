@@ -69,6 +69,17 @@ def test_transcripts_beside_clips_are_no_folder_of_labels(tmp_path):
     )
 
 
+def test_a_table_in_a_folder_beside_clips_is_named(tmp_path):
+    for name in ("audio/1.wav", "meta/esc50.csv", "meta/about.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for path, said in (
+        (tmp_path, "its folder 'meta' holds a table, and is no label: name meta/esc50.csv"),
+        (tmp_path / "meta/about.txt", "docs/conversions.md"),
+    ):
+        assert said in ask("data", path).output
+
+
 def test_an_instruction_alone_is_never_the_text_and_what_is_left_out_is_said(tmp_path):
     path = write(tmp_path / "t.jsonl", instruction=TEXTS, context=TEXTS, response=lambda n: f"another text is {n}")
     with pytest.raises(JobError, match="column 'context' holds what belongs into the prompt"):

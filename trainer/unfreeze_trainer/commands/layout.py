@@ -65,6 +65,7 @@ def find_layout(path: Path) -> Layout:
     if (parts := _splits(folders)) and "train" in parts:
         return _of_split_folders(path, parts)
     if folders and (kind := _kind(folders)):
+        _require_no_table(path, folders)
         return Layout(kind, path)
     if [folder.name for folder in folders] == ["data"]:  # as the hub's repositories of data are
         return find_layout(folders[0])
@@ -73,6 +74,17 @@ def find_layout(path: Path) -> Layout:
         f"{path}: nothing here that a job reads: a job takes a table ({', '.join(TABLES)}), or a folder with one"
         " sub-folder of pictures or audio files for each label",
     )
+
+
+def _require_no_table(path: Path, folders: Sequence[Path]) -> None:
+    """Raise JobError InvalidData where a table lies in one of the folders, without pictures or clips: no label is called so."""
+    for folder in folders:
+        if not _kind([folder]) and (found := next((file for file in sorted(folder.iterdir()) if is_table(file)), None)):
+            raise JobError(
+                "InvalidData",
+                f"{path}: its folder {folder.name!r} holds a table, and is no label: name {found.relative_to(path)}, or the folder that has"
+                " the labels' folders in it",
+            )
 
 
 def _of_file(path: Path) -> Layout:
