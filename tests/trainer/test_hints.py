@@ -7,6 +7,7 @@ import pytest
 from tests.trainer.test_init import TEXTS, WORDS, ask, guessed, write
 from unfreeze_api.contracts.resolved import Columns, Dataset
 from unfreeze_trainer.commands.facts import facts_of
+from unfreeze_trainer.commands.layout import find_layout
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.unlabelled import Unlabelled
@@ -78,6 +79,15 @@ def test_a_table_in_a_folder_beside_clips_is_named(tmp_path):
         (tmp_path / "meta/about.txt", "docs/conversions.md"),
     ):
         assert said in ask("data", path).output
+
+
+def test_folds_and_lists_of_splits_are_not_read_unsaid(tmp_path):
+    path = write(tmp_path / "t.csv", text=TEXTS, fold=lambda n: n % 5 + 1, label=lambda n: "ab"[n % 2])
+    assert "column 'fold' says which fold a row is of (1, 2, 3, 4, 5)" in ask("data", path).output
+    for name in ("yes/1.wav", "no/1.wav", "validation_list.txt", "words.txt"):
+        (tmp_path / "speech" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "speech" / name).touch()
+    assert find_layout(tmp_path / "speech").said[0].startswith("validation_list.txt beside the folders")
 
 
 def test_an_instruction_alone_is_never_the_text_and_what_is_left_out_is_said(tmp_path):

@@ -19,6 +19,9 @@ from unfreeze_trainer.data.suffixes import TABLES, is_table, lies_as_table, no_t
 from unfreeze_trainer.errors import JobError, some_of
 
 Kind = Literal["Table", "Image", "Audio"]
+_LISTS = (
+    "files that list a split's are not read, and all of the folders is: docs/conversions.md has lines that divide it so"
+)
 _LOOKED = 1000
 """Files of a folder whose suffix tells what all are."""
 
@@ -66,7 +69,8 @@ def find_layout(path: Path) -> Layout:
         return _of_split_folders(path, parts)
     if folders and (kind := _kind(folders)):
         _require_no_table(path, folders)
-        return Layout(kind, path)
+        lists = [file.name for file in sorted(path.glob("*.txt")) if split_of(file.stem)]
+        return Layout(kind, path, said=[f"{some_of(lists)} beside the folders: {_LISTS}"] if lists else [])
     if [folder.name for folder in folders] == ["data"]:  # as the hub's repositories of data are
         return find_layout(folders[0])
     raise JobError(
