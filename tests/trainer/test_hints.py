@@ -81,6 +81,12 @@ def test_a_table_in_a_folder_beside_clips_is_named(tmp_path):
         assert said in ask("data", path).output
 
 
+def test_a_translation_whose_columns_are_called_by_languages_is_said_how_to_name(tmp_path):
+    path = write(tmp_path / "t.csv", en=TEXTS, fr=lambda n: f"le texte est {n}")
+    with pytest.raises(JobError, match=r"no column is called 'source'.*--column source=en --column target=fr"):
+        guessed(path, task="Seq2SeqLM")
+
+
 def test_folds_and_lists_of_splits_are_not_read_unsaid(tmp_path):
     path = write(tmp_path / "t.csv", text=TEXTS, fold=lambda n: n % 5 + 1, label=lambda n: "ab"[n % 2])
     assert "column 'fold' says which fold a row is of (1, 2, 3, 4, 5)" in ask("data", path).output

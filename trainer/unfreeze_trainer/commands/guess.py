@@ -187,7 +187,7 @@ def _of_sequences(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
     raise JobError(
         "InvalidData",
         f"{where}: Seq2SeqLM learns to make a target of a source, and no column is called {missing!r}. The columns are {quoted(names)};"
-        f" name the right one by --column {missing}=NAME{hints(facts)}",
+        f" name the right one by --column {missing}=NAME{hints(facts) or ways(facts)}",
     )
 
 
