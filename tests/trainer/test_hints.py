@@ -7,6 +7,7 @@ import pytest
 from tests.trainer.test_init import TEXTS, WORDS, ask, guessed, write
 from unfreeze_api.contracts.resolved import Columns, Dataset
 from unfreeze_trainer.commands.facts import facts_of
+from unfreeze_trainer.commands.layout import find_layout
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.unlabelled import Unlabelled
@@ -31,7 +32,13 @@ SHARED = [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 60
     ("name", "columns", "said"),
     [
         ("t.jsonl", {"conversations": SHARED}, r"'conversations' holds messages in the form of ShareGPT.*'value' as content"),
-        ("t.json", {"instruction": TEXTS, "input": [""] * 60, "output": lambda n: f"another text is this {n}"}, "--column prompt=instruction"),
+        ("t.json", {"instruction": TEXTS, "input": lambda n: "x" * (n % 2), "output": lambda n: f"another text is this {n}"}, "column 'input' holds what belongs into the prompt.*--column prompt=instruction"),
+        ("t.csv", {"text": TEXTS, **{name: lambda n: n % 2 for name in ("toxic", "threat", "insult")}}, r"columns 'toxic', 'threat', 'insult' hold yes or no alone.*docs/conversions\.md"),
+        ("t.csv", {"Word": lambda n: f"w{n}", "Tag": lambda n: ("O", "B-X")[n % 2]}, "'Tag' holds a tag of one word in each row"),
+        ("t.csv", {"sentence": TEXTS, "word_labels": ["O B-X I-X O O O O O"] * 60}, "'word_labels' holds tags with blanks between"),
+        ("t.jsonl", {"file_name": lambda n: f"{n}.png", "text": TEXTS}, "--task Captioning, --task ImageText or --task Alignment, with --column text=text"),
+        ("t.csv", {"en": TEXTS, "fr it": lambda n: f"le texte est {n}"}, "--task Seq2SeqLM --column source=en --column target='fr it'"),
+        ("t.csv", {"quote": TEXTS}, "--task CausalLM --column text=quote"),
         ("t.jsonl", {"text": TEXTS, "label": [[[0, 4, "x"]]] * 60}, r"spans as \[start, end, label\]: TokenClassification reads"),
         ("t.jsonl", {"tokens": [WORDS] * 60, "ner_tags": [[0, 1, 0]] * 60}, "'ner_tags' holds tags as numbers: write their names"),
         ("t.jsonl", {"data": [{"text": text} for text in TEXTS], "id": int}, "Column 'data' holds objects"),
@@ -61,6 +68,53 @@ def test_transcripts_beside_clips_are_no_folder_of_labels(tmp_path):
     assert re.search(
         r"stands in files like \d+/121/\d+-121.trans.txt, as in LibriSpeech, which are not read: write a table", said
     )
+
+
+def test_a_table_in_a_folder_beside_clips_is_named(tmp_path):
+    for name in ("audio/1.wav", "meta/esc50.csv", "meta/about.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for path, said in (
+        (tmp_path, "its folder 'meta' holds a table, and is no label: name meta/esc50.csv"),
+        (tmp_path / "meta/about.txt", "docs/conversions.md"),
+    ):
+        assert said in ask("data", path).output
+
+
+def test_a_translation_whose_columns_are_called_by_languages_is_said_how_to_name(tmp_path):
+    path = write(tmp_path / "t.csv", en=TEXTS, fr=lambda n: f"le texte est {n}")
+    with pytest.raises(JobError, match=r"no column is called 'source'.*--column source=en --column target=fr"):
+        guessed(path, task="Seq2SeqLM")
+
+
+def test_folds_and_lists_of_splits_are_not_read_unsaid(tmp_path):
+    path = write(tmp_path / "t.csv", text=TEXTS, fold=lambda n: n % 5 + 1, label=lambda n: "ab"[n % 2])
+    assert "column 'fold' says which fold a row is of (1, 2, 3, 4, 5)" in ask("data", path).output
+    for name in ("yes/1.wav", "no/1.wav", "validation_list.txt", "words.txt"):
+        (tmp_path / "speech" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "speech" / name).touch()
+    assert find_layout(tmp_path / "speech").said[0].startswith("validation_list.txt beside the folders")
+
+
+def test_an_instruction_alone_is_never_the_text_and_what_is_left_out_is_said(tmp_path):
+    path = write(tmp_path / "t.jsonl", instruction=TEXTS, context=TEXTS, response=lambda n: f"another text is {n}")
+    with pytest.raises(JobError, match="column 'context' holds what belongs into the prompt"):
+        guessed(path, task="CausalLM")
+    told = guessed(path, given={"prompt": "instruction", "completion": "response"})
+    assert told.said == ["column 'context' holds what belongs into the prompt, behind the instruction, and is not read"]
+
+
+def test_of_several_numbers_one_is_taken_and_the_others_are_named(tmp_path):
+    path = write(tmp_path / "t.csv", text=TEXTS, syntax=lambda n: n / 7, grammar=lambda n: n / 9)
+    assert guessed(path).said == [
+        "column 'grammar' was taken for what is predicted; 'syntax' could be it too: set columns.value"
+    ]
+
+
+@pytest.mark.parametrize(("labels", "said"), [((0, 1, 2, -1), True), ((-1, 0, 1), False), ((-2, -1, 1, 2), False)])
+def test_a_label_of_minus_one_beside_classes_reads_like_a_missing_one(tmp_path, labels, said):
+    path = write(tmp_path / "t.csv", text=TEXTS, label=lambda n: labels[n % len(labels)])
+    assert ("have the label '-1', which reads like a missing one" in ask("data", path).output) == said
 
 
 def test_a_column_that_is_called_by_a_label_is_taken_where_it_is_named(tmp_path):

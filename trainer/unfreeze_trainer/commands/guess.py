@@ -8,11 +8,13 @@ from unfreeze_api.tasks import TASKS
 from unfreeze_trainer.commands.facts import Facts, Look
 from unfreeze_trainer.commands.guess_media import of_agreement, of_captions, of_descriptions, of_speech
 from unfreeze_trainer.commands.guessed import Guess, beside, looking, most_usual
-from unfreeze_trainer.commands.hints import hints, require_header, require_labels
+from unfreeze_trainer.commands.hints import hints, require_header, require_labels, ways
 from unfreeze_trainer.commands.labels import (
     LABEL_NAMES,
     PAIRS,
     TEXT_NAMES,
+    has_label,
+    is_flag,
     is_measure,
     is_value,
     points,
@@ -24,6 +26,12 @@ _PLAUSIBLE = 2.0
 """Points of another column that people are shown."""
 _DIALOGUE_NAMES = ("messages", "conversation", "conversations", "dialogue", "dialog", "chosen")
 """Of columns of messages, the most usual first; `rejected` is what nobody is to learn."""
+_ANSWERS = (("prompt", "completion"), ("instruction", "output"), ("instruction", "response"), ("prompt", "response"))
+"""Of columns of what is asked and what is answered."""
+_INPUTS = ("input", "context")
+"""Of columns of what an instruction is about."""
+_FLAGS = 3
+"""Columns of yes and no that are rather labels of each row than what is predicted and some features."""
 _SHARED = 0.05
 """Share of two columns' values that stand in both, from which they are texts of one kind."""
 
@@ -179,11 +187,11 @@ def _of_sequences(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
     raise JobError(
         "InvalidData",
         f"{where}: Seq2SeqLM learns to make a target of a source, and no column is called {missing!r}. The columns are {quoted(names)};"
-        f" name the right one by --column {missing}=NAME{hints(facts)}",
+        f" name the right one by --column {missing}=NAME{hints(facts) or ways(facts)}",
     )
 
 
-def _of_dialogues(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:  # noqa: ARG001
+def _of_dialogues(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
     """Return causal language modelling, where there are messages, or columns called prompt and completion, or it is asked for."""
     if task not in (None, "CausalLM") or {"label", "value"} & given.keys():
         return None
@@ -192,12 +200,41 @@ def _of_dialogues(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
         chosen = facts[given["messages"]] if "messages" in given else most_usual(dialogues, _DIALOGUE_NAMES)
         said = [] if "messages" in given else beside(chosen, dialogues, "the dialogue", "messages")
         return Guess("CausalLM", {"messages": chosen.name}, {"annotation": "Messages"}, said)
-    columns = {name: given.get(name, name) for name in ("prompt", "completion") if given.get(name, name) in facts}
-    if len(columns) == 2:  # noqa: PLR2004 - both
-        return Guess("CausalLM", columns, {"annotation": "Completions"})
+    if "text" not in given and (found := _of_answers(facts, given, task, where)):
+        return found
     if task is None or not (texts or "text" in given):
         return None
-    return Guess("CausalLM", {"text": given.get("text") or most_usual(texts, TEXT_NAMES).name}, {"annotation": "Text"})
+    text = facts[given["text"]] if "text" in given else most_usual(texts, TEXT_NAMES)
+    said = [] if "text" in given else beside(text, texts, "the text", "text")
+    return Guess("CausalLM", {"text": text.name}, {"annotation": "Text"}, said)
+
+
+def _of_answers(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
+    """Return causal language modelling of answers, where two columns are called so or are named."""
+    for names in _ANSWERS:
+        columns = {name: given.get(name, usual) for name, usual in zip(_ANSWERS[0], names, strict=True)}
+        asked, answer = columns.values()
+        if not {asked, answer} <= facts.keys():
+            continue
+        sure = task is not None or names == _ANSWERS[0]
+        if not sure and (has_label(facts) or {facts[asked].look, facts[answer].look} != {"text"}):
+            continue
+        said = []
+        if not sure:
+            said.append(
+                f"columns {asked!r} and {answer!r} were taken for what is asked and answered; to predict something from them use --task"
+            )
+        if more := [name for name in _INPUTS if asked == "instruction" and name in facts and facts[name].values]:
+            left = f"column {more[0]!r} holds what belongs into the prompt, behind the instruction"
+            if "prompt" not in given:
+                raise JobError(
+                    "InvalidData",
+                    f"{where}: {left}, and one column is read as prompt: write both into one (docs/conversions.md), or leave it out by"
+                    f" --column prompt={asked} --column completion={quoted(answer)}",
+                )
+            said.append(f"{left}, and is not read")
+        return Guess("CausalLM", columns, {"annotation": "Completions"}, said)
+    return None
 
 
 def _is_beyond_cosines(one: Facts) -> bool:
@@ -275,8 +312,18 @@ def _add_labels(
         ranked = [one for one in ranked if points(one, list(facts)) > 0]
         if not ranked:
             raise JobError("InvalidData", f"{where}: {_nothing(facts)}")
-        chosen, others = ranked[0], [one for one in ranked[1:] if points(one, list(facts)) >= _PLAUSIBLE]
+        chosen = ranked[0]
+        least = min(_PLAUSIBLE, points(chosen, list(facts)) - 0.5)  # no more than by its place
+        others = [one for one in ranked[1:] if points(one, list(facts)) >= least]
+        require_labels(chosen, where)
         require_header(chosen, facts, where)
+        flags = [repr(one.name) for one in rest if is_flag(one)]
+        if is_flag(chosen) and len(flags) >= _FLAGS:
+            raise JobError(
+                "InvalidData",
+                f"{where}: columns {quoted(some_of(flags))} hold yes or no alone, like labels of which a row may have several: write the names"
+                " of each row's into one column (docs/conversions.md), or name the one to learn by --column label=NAME",
+            )
     require_labels(chosen, where)
     number = (
         "value" in given or task == "TextRegression" or (task is None and "label" not in given and is_value(chosen))
@@ -310,8 +357,8 @@ def _nothing(facts: Mapping[str, Facts]) -> str:
         f"{task.name}: {', '.join(column.name for column in task.reads if not column.optional)}" for task in TASKS
     )
     return (
-        f"it cannot be told what is to be predicted from what. The columns are {quoted(found)}. Say it by --task and --column"
-        f" FIELD=NAME; the fields of each task: {reads}{hints(facts)}"
+        f"it cannot be told what is to be predicted from what{hints(facts) or ways(facts)}. The columns are {quoted(found)}. Say it by --task"
+        f" and --column FIELD=NAME; the fields of each task: {reads}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ _UNREAD = re.compile(r".*(\.(?:3gp|aac|aif|aiff|amr|caf|m4a|mp4|webm|wma))", re.
 _TRANSCRIPTS = "*.trans.txt"
 _LOOKED_FOLDERS = 64
 _NUMBER = re.compile(r"\s*[+-]?[0-9.,]+\s*")
+_TAG = re.compile(r"O|[BIESLU]-\S+")
 _SPAN = 3
 """Start, end and label."""
 
@@ -30,6 +32,16 @@ _SPAN = 3
 def hints(facts: Mapping[str, Facts]) -> str:
     """Return what to do about columns of some usual forms, empty if none is there; it begins with a full stop."""
     return "".join(f". {line}" for line in _of_table(facts))
+
+
+def ways(facts: Mapping[str, Facts]) -> str:
+    """Return which tasks learn what texts, or texts beside pictures, hold, empty if none is there; it begins with a full stop."""
+    texts = [quoted(shlex.quote(one.name)) for one in facts.values() if one.look == "text"]
+    if texts and any(one.look == "picture" for one in facts.values()):
+        return f". What pictures show is learned by --task Captioning, --task ImageText or --task Alignment, with --column text={texts[0]}"
+    if len(texts) > 1:
+        return f". To learn to write one text from another say --task Seq2SeqLM --column source={texts[0]} --column target={texts[1]}"
+    return f". To learn to go on with texts say --task CausalLM --column text={texts[0]}" if texts else ""
 
 
 def require_header(label: Facts, facts: Mapping[str, Facts], where: str) -> None:
@@ -101,11 +113,6 @@ def _of_table(facts: Mapping[str, Facts]) -> Iterator[str]:
             written = (what for form, what in _FORMS if any(form.fullmatch(value) for value in one.values))
             if what := next(written, ""):
                 yield f"Column {quoted(repr(one.name))} holds numbers with {what}"
-    if {"instruction", "output"} <= facts.keys():
-        yield (
-            "To learn outputs from instructions say --column prompt=instruction --column completion=output; what a column 'input'"
-            " holds belongs into the prompt, after the instruction"
-        )
     if {"chosen", "rejected"} <= facts.keys():
         asked = "prompt" if "prompt" in facts else "NAME"
         yield (
@@ -129,6 +136,17 @@ def _of_lists(one: Facts) -> str:
         return (
             f"Column {name} holds spans as [start, end, label]: TokenClassification reads lists of objects with start, end and"
             " label"
+        )
+    tags = [value.split() for value in one.counts]
+    if "O" in one.counts.keys() | {tag for cell in tags for tag in cell} and all(
+        _TAG.fullmatch(tag) for cell in tags for tag in cell
+    ):
+        what = (
+            "tags with blanks between them" if any(len(cell) > 1 for cell in tags) else "a tag of one word in each row"
+        )
+        return (
+            f"Column {name} holds {what}: TokenClassification reads a row for each sentence, with a list of its words and a list of their tags"
+            " (docs/conversions.md)"
         )
     if items and all(isinstance(item, dict) for item in items):
         return f"Column {name} holds lists of objects, which no task reads in this form"

@@ -25,6 +25,7 @@ _SURE = frozenset({"label", "labels"})
 _VALUE_NAMES = frozenset(
     {"value", "score", "scores", "similarity", "rating", "price", "target", "y", "grade", "relatedness", "amount", "age", "count", "stars"}
 )  # fmt: skip
+_FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false"})
 _SEPARATORS = (",", ";", "|")
 _FEW = 20
 """Different whole numbers that are rather labels than a measure."""
@@ -60,9 +61,23 @@ def points(one: Facts, order: Sequence[str]) -> float:
 
 
 def is_value(one: Facts) -> bool:
-    """Return whether a column holds numbers to predict, and no labels."""
+    """Return whether a column holds numbers to predict, and no labels, which have no fraction."""
     whole = one.look == "whole number" and len(one.counts) > _FEW
-    return (one.look == "number" or whole) and not set(one.words) & _SURE
+    sure = set(one.words) & _SURE
+    return (whole and not sure) or (one.look == "number" and not (sure and all(map(_is_whole, one.counts))))
+
+
+def _is_whole(value: str) -> bool:
+    try:
+        return float(value).is_integer()
+    except ValueError:
+        return True
+
+
+def is_flag(one: Facts) -> bool:
+    """Return whether a column holds yes and no alone, and is not called a label."""
+    values = {value.strip().lower() for value in one.counts}
+    return bool(values) and values <= _FLAGS and not set(one.words) & (LABEL_NAMES | _VALUE_NAMES)
 
 
 def is_measure(one: Facts) -> bool:

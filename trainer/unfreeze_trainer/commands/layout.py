@@ -19,6 +19,9 @@ from unfreeze_trainer.data.suffixes import TABLES, is_table, lies_as_table, no_t
 from unfreeze_trainer.errors import JobError, some_of
 
 Kind = Literal["Table", "Image", "Audio"]
+_LISTS = (
+    "files that list a split's are not read, and all of the folders is: docs/conversions.md has lines that divide it so"
+)
 _LOOKED = 1000
 """Files of a folder whose suffix tells what all are."""
 
@@ -65,7 +68,9 @@ def find_layout(path: Path) -> Layout:
     if (parts := _splits(folders)) and "train" in parts:
         return _of_split_folders(path, parts)
     if folders and (kind := _kind(folders)):
-        return Layout(kind, path)
+        _require_no_table(path, folders)
+        lists = [file.name for file in sorted(path.glob("*.txt")) if split_of(file.stem)]
+        return Layout(kind, path, said=[f"{some_of(lists)} beside the folders: {_LISTS}"] if lists else [])
     if [folder.name for folder in folders] == ["data"]:  # as the hub's repositories of data are
         return find_layout(folders[0])
     raise JobError(
@@ -73,6 +78,17 @@ def find_layout(path: Path) -> Layout:
         f"{path}: nothing here that a job reads: a job takes a table ({', '.join(TABLES)}), or a folder with one"
         " sub-folder of pictures or audio files for each label",
     )
+
+
+def _require_no_table(path: Path, folders: Sequence[Path]) -> None:
+    """Raise JobError InvalidData where a table lies in one of the folders, without pictures or clips: no label is called so."""
+    for folder in folders:
+        if not _kind([folder]) and (found := next((file for file in sorted(folder.iterdir()) if is_table(file)), None)):
+            raise JobError(
+                "InvalidData",
+                f"{path}: its folder {folder.name!r} holds a table, and is no label: name {found.relative_to(path)}, or the folder that has"
+                " the labels' folders in it",
+            )
 
 
 def _of_file(path: Path) -> Layout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
@@ -93,11 +94,16 @@ def _written(counts: Mapping[str, int]) -> Iterator[str]:
                 f"train: the label {_shown(label)} is a list that is written out, and is learned as one name: if several are meant, set"
                 " the task's labels to Multi"
             )
-        if label.strip().lower() in _LIKE_MISSING:
+        if label.strip().lower() in _LIKE_MISSING or (label == "-1" and _count_classes(counts.keys() - {"-1"})):
             yield (
                 f"train: {count:,} have the label {_shown(label)}, which reads like a missing one and is learned as any other: if"
-                " none is meant, leave the cell empty"
+                " none is meant, leave these rows out"
             )
+
+
+def _count_classes(labels: AbstractSet[str]) -> bool:
+    """Return whether labels are numbers from 0 on and no scale around it, as -1, 0, 1 is."""
+    return all(label.isdecimal() for label in labels) and not labels <= {"0", "1"}
 
 
 def _remedy(job: ResolvedJob) -> str:

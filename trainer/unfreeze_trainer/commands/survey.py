@@ -152,6 +152,11 @@ def _mixed(table: _Table) -> Iterator[str]:
                 f"column {name!r} says which split a row is of ({some_of(values)}), and all rows are read: write a table of each, and name"
                 " them in spec.data.train, validation and test"
             )
+        elif "fold" in name_words(name) and len(values) > 1:
+            yield (
+                f"column {name!r} says which fold a row is of ({some_of(values)}), and rows are held out from all of them: where folds keep"
+                " apart what belongs together, write a table without one of them and one of it, and name them in spec.data.train and validation"
+            )
 
 
 def _of_source(

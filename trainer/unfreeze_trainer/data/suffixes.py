@@ -42,7 +42,7 @@ def is_table(path: str | Path) -> bool:
 def no_table(path: str | Path) -> str:
     """Return what a message says of a file that is not called like a table, behind its name."""
     suffix = suffixes(path)[0]
-    way = "unpack it" if suffix in _ARCHIVES else "convert it, or rename it if it is one of these"
+    way = "unpack it" if suffix in _ARCHIVES else "convert it (docs/conversions.md), or rename it if it is one of these"
     return f"files end in {', '.join(TABLES)}, not {suffix or 'nothing'}; {way}"
 
 
