@@ -4,7 +4,7 @@
 
 Runs examples (paths below examples/) by `unfreeze run`, and reads the progress that each shows while it trains. One row an example is kept in
 bench/results/ends.jsonl: what was said to be left in seconds, what was left until the training ended, and until all was exported. One that stands there
-is not run again; of a job that trains too shortly to say anything it has the time of the whole job. FOLDER is as `python -m examples.prepare FOLDER` leaves it with its sets trec and images, which is done here. Time in which this program and what it has started were held still does not count.
+is not run again; of a job that trains too shortly to say anything it has the time of the whole job. FOLDER is as `python -m examples.prepare FOLDER` leaves it with its sets trec and images, which is done here. Nothing is kept from one job to the next. Time in which this program and what it has started were held still does not count.
 """
 
 from __future__ import annotations
@@ -63,7 +63,11 @@ def watched(folder: Path, name: str) -> dict[str, Any]:
     (place / "tmp").mkdir(parents=True)
     command = [sys.executable, "-c", "from unfreeze_api.cli import main; main()", "run", str(ROOT / "examples" / name)]
     command += ["--claims", str(folder), "--output", str(place / "run")]
-    process = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(place / "tmp")}, stdout=sys.stderr)
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"TMPDIR": str(place / "tmp"), "XDG_CACHE_HOME": str(place / "cache")},
+        stdout=sys.stderr,
+    )
     clock, last = 0.0, time.monotonic()
     said: dict[str, Any] = {}
     at = trained = None

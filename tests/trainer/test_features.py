@@ -9,7 +9,7 @@ from torch import nn
 from tests.trainer import features_group
 from tests.trainer.jobs import bert_folder, write_csv
 from unfreeze_trainer.features import cached
-from unfreeze_trainer.features.cached import CachedTask
+from unfreeze_trainer.features.cached import CachedTask, _Pace
 from unfreeze_trainer.features.cut import MASK, Start, padded, rows_of
 from unfreeze_trainer.features.find import Probe, find_cut
 from unfreeze_trainer.features.memory import Rows
@@ -244,6 +244,18 @@ def test_a_limit_of_the_first_version_of_control_groups_counts(tmp_path, monkeyp
     for limit, free in ((9223372036854771712, 4000 * 1024), (3000, 2600)):
         (group / "memory.limit_in_bytes").write_text(f"{limit}\n")
         assert available_bytes(tmp_path) == SHARE * free
+
+
+def test_what_a_sample_takes_goes_with_its_length_as_far_as_batches_tell():
+    pace = _Pace()
+    assert pace.seconds() == 0.0
+    pace.note(40.0, np.array([20, 20]))
+    pace.settle(np.array([10, 20]))
+    assert pace.seconds() == pytest.approx(15.0), "one batch alone, as if time went with length"
+    for length in range(1, 9):
+        pace.note(2 * (3.0 + 0.5 * length), np.array([length, length]))
+    assert pace.seconds() == pytest.approx(3.0 + 0.5 * 15), "the first one was slow"
+    assert pace.seconds(2.0) == pytest.approx(3.0 + 0.5 * 30)
 
 
 @pytest.fixture(scope="module")

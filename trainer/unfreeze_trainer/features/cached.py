@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 VALUES = "cached."
 """What the tensors that are cached are called in a batch, with their numbers."""
+_SLOW, _LINE = 1, 6
+"""First batches that are slow, and how many others tell how time goes with length."""
 MIN_READS = 1.5
 """How often a sample is read, at least, in the phases that share a cut: what is read once is not cached."""
 _CHECK_BATCHES = 4
@@ -76,21 +78,34 @@ def _part(batch: Batch, places: Sequence[int]) -> Batch:
 
 
 class _Pace:
-    """How long a sample's pass through the frozen blocks takes, by batches."""
+    """How long a sample's pass through the frozen blocks takes, by batches of samples of similar length."""
 
     def __init__(self) -> None:
-        self.sample_seconds = 0.0
-        self._paces: list[float] = []
+        self._seen: list[tuple[float, float]] = []
+        self._length = 1.0
 
     def note(self, seconds: float, lengths: np.ndarray) -> None:
-        """Take note of a batch and of the lengths of its samples, with which its time goes; nothing of one without any."""
-        if lengths.size:
-            self._paces.append(seconds / float(lengths.sum()))
+        """Take note of a batch and of the lengths of its samples."""
+        self._seen.append((float(lengths.mean()), seconds / len(lengths)))
 
     def settle(self, lengths: np.ndarray) -> None:
-        """Take the median for samples of such lengths: the first batch is slow, and where most is known already there are few."""
-        if self._paces:
-            self.sample_seconds = median_low(self._paces) * float(lengths.mean())
+        """Take note of the lengths of a split."""
+        self._length = float(lengths.mean())
+
+    def seconds(self, stretch: float = 1.0) -> float:
+        """Return what a sample of mean length takes, times `stretch`; 0 where nothing was computed.
+
+        A sample takes some time however short it is, and the first batch is slow. Of few batches, where most was known already, only
+        their median is taken, as if time went with length.
+        """
+        if not self._seen:
+            return 0.0
+        at = self._length * stretch
+        lengths, seconds = np.array(self._seen[_SLOW:] or self._seen).T
+        if len(lengths) >= _LINE and np.ptp(lengths):
+            slope, least = np.polyfit(lengths, seconds, 1)
+            return float(max(least + slope * at, seconds.min()))
+        return median_low((seconds / lengths).tolist()) * at
 
 
 class CachedTask:
@@ -125,10 +140,15 @@ class CachedTask:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    @property
-    def sample_seconds(self) -> float:
-        """What this rank has taken for a sample's pass through the frozen blocks; 0 where nothing was cached."""
-        return self._pace.sample_seconds
+    def sample_seconds(self, stretch: float = 1.0) -> float:
+        """Return what this rank takes for a sample's pass through the frozen blocks; 0 where nothing was cached.
+
+        Parameters
+        ----------
+        stretch
+            How many times longer a sample is by its padding.
+        """
+        return self._pace.seconds(stretch)
 
     def enter(self, phase: int, reads: Mapping[str, float], *, beat: Callable[[int, int], None]) -> None:
         """Fill the cache for a phase, where it pays; what another cut has left is let go. Collective.
@@ -234,8 +254,8 @@ class CachedTask:
                 if missing and not foreign:
                     found = (tuple(value.cpu() for value in row) for row in rows_of(values, cut.shapes, here))
                     new = dict(zip(missing, found, strict=True))
+                    self._pace.note(time.perf_counter() - start, lengths[[indices[place] for place in missing]])
                     known |= reuse.keep(new) if reuse else new
-                self._pace.note(time.perf_counter() - start, lengths[[indices[place] for place in missing]])
             if not foreign:
                 rows.add([indices[place] for place in known], list(known.values()))
             if number % _CHECK_BATCHES == 0:
@@ -288,9 +308,10 @@ class CachedTask:
         if rows is None or cut is None:
             yield from self._task.batches(split, batches, epoch_seed=epoch_seed)
             return
+        spared = self.sample_seconds()
         for indices, batch in self._task.remembered(split, batches):
             self.saved.hits += len(indices)
-            self.saved.seconds += len(indices) * self._pace.sample_seconds
+            self.saved.seconds += len(indices) * spared
             yield self._with_values(cut, rows, indices if len(indices) else [0], batch)
 
     def _with_values(self, cut: Cut, rows: Rows, indices: Sequence[int], batch: Batch) -> Batch:

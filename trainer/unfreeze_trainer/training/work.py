@@ -107,9 +107,9 @@ class Work:
         if rounds := self._spending.rounds_to_time:
             self._milestones.time_saying(rounds)
         self._spending.begin()
-        if start := self._plan.starts.get(phase.index):  # in order of length, and so without padding
-            whole = self._features.sample_seconds / self._plan.share_below(start)
-            self._meter.passed(whole / (1 - self._feed.padding(_BATCHES)))
+        if start := self._plan.starts.get(phase.index):  # what is computed once has no padding
+            stretch = 1 / (1 - self._feed.padding(_BATCHES))
+            self._meter.passed(self._features.sample_seconds(stretch) / self._plan.share_below(start))
         self._meter.enter(self._plan.step_work(phase))
         self._meter.resume()
 
