@@ -308,8 +308,9 @@ def test_conflicts_of_tags_and_numbers():
     ("labels", "said"),
     [
         (("Caf\u00e9", "caf\u00e9 "), "'Caf\u00e9' and 'caf\u00e9 ' differ in blanks or capitals alone"),
+        (("yes", "_background_noise_"), "9 have the label '_background_noise_', which reads like what is kept aside"),
         (("caf\u00e9", "cafe\u0301"), r"'caf\xe9' and 'cafe\u0301' differ in how their accents are stored alone"),
     ],
 )
-def test_labels_that_look_alike_are_warned_of(labels, said):
+def test_labels_that_look_alike_or_aside_are_warned_of(labels, said):
     assert [said in line for line in _written(dict.fromkeys(labels, 9))] == [True]

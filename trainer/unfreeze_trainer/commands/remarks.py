@@ -94,6 +94,11 @@ def _written(counts: Mapping[str, int]) -> Iterator[str]:
                 f"train: the label {_shown(label)} is a list that is written out, and is learned as one name: if several are meant, set"
                 " the task's labels to Multi"
             )
+        if label.startswith("_"):
+            yield (
+                f"train: {count:,} have the label {_shown(label)}, which reads like what is kept aside, as Speech Commands' noise is, and is"
+                " learned as any other: if it is none, move it out of the data"
+            )
         if label.strip().lower() in _LIKE_MISSING or (label == "-1" and _count_classes(counts.keys() - {"-1"})):
             yield (
                 f"train: {count:,} have the label {_shown(label)}, which reads like a missing one and is learned as any other: if"
