@@ -72,6 +72,11 @@ class TaskType(Variant):
         return self.targets in ("Labels", "Numbers")
 
     @property
+    def reads_targets(self) -> bool:
+        """Whether its model reads what is right of a sample too, so that samples without any are none."""
+        return self.targets not in ("Labels", "Numbers", "Tags")
+
+    @property
     def reads_text(self) -> bool:
         """Whether words go into the model, and nothing else."""
         return self.library == "transformers" and AUDIO not in self.reads and not self.joins

@@ -28,10 +28,6 @@ from unfreeze_trainer.sources.closed import Closed
 
 FEWEST_ANCHORS = 8
 """Rows of an anchor, or of the validation data in its place."""
-_READS_TARGETS = frozenset(
-    {"Alignment", "Captioning", "CausalLM", "ImageText", "Seq2SeqLM", "SpeechRecognition", "TextEmbedding"}
-)
-"""Tasks whose inputs are made of the columns that say what is right, so that an anchor has them too."""
 
 
 class Unlabelled(Encoder[None]):
@@ -85,7 +81,7 @@ def read_anchor(job: ResolvedJob, read: Callable[[Dataset, str], DataSource]) ->
     if dataset is None:
         return None
     where = f"spec.evidence.forgetting.anchor.source {dataset.source}"
-    return read(dataset, where) if job.task.type in _READS_TARGETS else unlabelled(job, dataset, where)[0]
+    return read(dataset, where) if task_type(job.task.type).reads_targets else unlabelled(job, dataset, where)[0]
 
 
 def check_anchor(anchor: DataSource) -> None:

@@ -127,9 +127,8 @@ class Plan:
 
     def seconds_of(self, phase: Phase, *, work_seconds: float, evaluation_seconds: float) -> float:
         """Return about how long a phase takes; the times are as of `seconds_left`."""
-        samples = phase.steps * self.samples / self.steps_per_epoch
         evaluations = max(1, phase.steps // self.evaluate_every) + bool(phase.trial)
-        return samples * self.step_work(phase) * work_seconds + evaluation_seconds * evaluations
+        return self._training_seconds(phase, phase.steps, work_seconds) + evaluation_seconds * evaluations
 
     def seconds_left(
         self, step: int, current: int, *, work_seconds: float, evaluation_seconds: float, pass_seconds: float = 0.0
@@ -150,7 +149,7 @@ class Plan:
             That a sample's forward pass was seen to take; 0 where nobody has seen it. A head's steps, over what was computed
             once, do not tell what later phases cost.
         """
-        later, share = max(work_seconds, pass_seconds), self.samples / self.steps_per_epoch
+        later = max(work_seconds, pass_seconds)
         left, before = 0.0, self.starts.get(current, 0)
         for phase in self.phases[current:]:
             start, here = self.starts.get(phase.index, 0), phase.index == current
@@ -159,7 +158,11 @@ class Plan:
             if start != before:  # computed anew in each evaluation, or once for all steps
                 evaluation = max(evaluation, self.held_out * (1 - self.share_below(start)) * unit)
                 left += self.samples * self.share_below(start) * unit
-            left += (phase.first_step + phase.steps - done) * share * self.step_work(phase) * unit
+            left += self._training_seconds(phase, phase.first_step + phase.steps - done, unit)
             left += max(1.0, self.reads_left(done, phase.index)["validation"]) * evaluation
             before = start
         return round(left)
+
+    def _training_seconds(self, phase: Phase, steps: int, work_seconds: float) -> float:
+        """Return how long so many steps of a phase take without evaluations."""
+        return steps * self.samples / self.steps_per_epoch * self.step_work(phase) * work_seconds
