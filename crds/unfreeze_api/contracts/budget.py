@@ -31,7 +31,7 @@ MAX_DECISIONS = 8
 """Decisions that are listed, the newest."""
 MAX_DECISION_BYTES = 256
 """Longest decision, as JSON in etcd; what it rests on stands in report.json."""
-RECORDED_ONLY = frozenset({"EarlyStopping", "Rollback", "Useful"})
+RECORDED_ONLY = frozenset({"EarlyStopping", "Rollback", "TooShort", "Useful"})
 """Decisions that jobs have which set no newer field: the first release's operators hear no trainer that says something new,
 so these stand in events.jsonl and report.json alone."""
 DECISIONS = frozenset(

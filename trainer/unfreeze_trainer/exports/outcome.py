@@ -37,7 +37,18 @@ def in_order(decisions: Sequence[Decision]) -> list[Decision]:
     return sorted(decisions, key=lambda one: (not one.warning, places.get(one.type, len(places))))
 
 
-_FIRST = ("Strategy", "Base", "BetterThanBase", "Stage", "Baseline", "Scratch", "Forgetting", "Useful", "Budget")
+_FIRST = (
+    "Strategy",
+    "Base",
+    "BetterThanBase",
+    "Stage",
+    "Baseline",
+    "Scratch",
+    "Forgetting",
+    "Useful",
+    "TooShort",
+    "Budget",
+)
 """Decisions that say what a run has come to, in their order; the others stand behind them as they were taken."""
 
 

@@ -14,8 +14,8 @@ from unfreeze_api.contracts.report import Rollback
 
 SHARE, MIN_STEPS, MAX_STEPS = 0.05, 20, 200
 """Of the planned steps; at least and at most so many, for head and backbone together."""
-SHORTEST = 60
-"""Planned steps below which nothing is tried."""
+SHORTEST = MIN_STEPS
+"""Planned steps below which nothing is tried: the tests would take more than the training."""
 _WITH_FORWARD = 4 / 3
 """What a step of a test counts: its batch is computed once more, forward alone, by the weights of before."""
 DOWN, UP = 2.0, 500.0
@@ -36,6 +36,9 @@ _PER_DECADE = 20
 NEAREST, FARTHEST, SURE = 10.0, 100.0, 0.8
 """How far below the head's a pretrained layer's rate stays, unless what was measured counts more than the third, from 9 steps on."""
 
+WITH_BACKBONE = 0.1
+"""Share of its rate that a new head trains with in the backbone's test: its own first steps at all of it, which no warm-up precedes, may
+raise the loss by more than the backbone lowers it."""
 KEPT = 0.05
 """Share of the numbers of a model that a test keeps beside it; where it changes more the base is loaded once more."""
 
@@ -190,7 +193,7 @@ def decided(
     if not planned:
         message = f"{taken}, which nothing uses: the head is solved, and nothing trains by steps"
     elif not found:
-        message = f"{taken}: {planned:,} steps are too few for a range test, which takes {MIN_STEPS}: trainings of {SHORTEST} or more have one"
+        message = f"{taken}: {planned:,} steps are too few for a range test: trainings of {SHORTEST} or more have one"
     else:
         parts = "; ".join(_told(curve, chosen) for curve, chosen in found)
         message = f"{taken}, by range tests of {steps} steps: {parts}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.report import Results
 from unfreeze_trainer.exports.report import flat_results, reported
+from unfreeze_trainer.judgement.phases import too_short
 from unfreeze_trainer.training.evidence import weigh, weigh_scratch
 from unfreeze_trainer.training.guards import keep_base
 from unfreeze_trainer.usefulness import beside_base, decided
@@ -60,6 +62,8 @@ def finish(run: Run) -> None:
     if state.untrained is not None and isfinite(state.untrained):
         samples = run.task.splits["validation"]
         run.decisions.add(beside_base(run.job.metric, state.untrained, best.value, samples=samples, step=state.step))
+    if short := _too_short(run, best.step):
+        run.decisions.add(short)
     run.spending.note()
     run.exporter.evaluate()
     run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps, instead=run.forgetting.mixed)
@@ -74,6 +78,19 @@ def finish(run: Run) -> None:
         other.folder.clear(best=other.state.best.step if other.state.best else 0)
     reporter.done(reported(results, best.usefulness), test)
     engine.barrier()
+
+
+def _too_short(run: Run, best: int) -> Decision | None:
+    """Return that the training has ended too early, where that shows; not of rungs, which end where others begin. Collective."""
+    phase, job, last = run.plan.phases[-1], run.asked, run.plan.total_steps
+    if job.strategy.type == "Auto" or run.task.couples or phase.solved or (best, run.state.step) != (last, last):
+        return None
+    found = None
+    if run.engine.rank == 0:
+        searched = job.strategy.learning_rate.rates == "Auto"
+        evaluations = run.reporter.evaluations(phase.name)
+        found = too_short(evaluations, first_step=phase.first_step, metric=job.metric.name, searched=searched)
+    return run.engine.broadcast_json(found, Decision | None)
 
 
 def _measure(run: Run, split: str) -> Measured:

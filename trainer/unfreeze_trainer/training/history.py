@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unfreeze_trainer.judgement.phases import Evaluated
 from unfreeze_trainer.runs.generation import Generation, append
 
 if TYPE_CHECKING:
@@ -71,6 +73,19 @@ class CurveFile:
         self._newest = step
         if self._generation:
             self._begin(self._generation, step)
+
+    def evaluations(self, phase: str) -> list[Evaluated]:
+        """Return the evaluations of a phase whose losses are numbers; none where there are no such losses, or this process may not write."""
+        if not self._generation:
+            return []
+        found = []
+        with self._path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                rates = [float(row[name]) for name in self._header if name.startswith("learningRate.") and row[name]]
+                losses = [float(row.get(name) or "nan") for name in ("loss", "validation.loss")]
+                if row["phase"] == phase and rates and all(map(math.isfinite, losses)):
+                    found.append(Evaluated(int(row["step"]), max(rates), *losses))
+        return found
 
     @staticmethod
     def _line(cells: Sequence[object]) -> str:

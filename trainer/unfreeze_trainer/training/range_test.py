@@ -1,4 +1,4 @@
-"""The range test of `learningRate.rates: Auto`: head first, the rest frozen, then the backbone with the head at its chosen rate.
+"""The range test of `learningRate.rates: Auto`: head first, the rest frozen, then the backbone with the head at a tenth of its chosen rate.
 
 It takes steps with the run's own batches, engine and optimizer before the first phase. Weights, buffers and moments are then those of before,
 and randomness of a step depends on nothing but its number: so the run is the one that the chosen rates make when they are given.
@@ -17,7 +17,7 @@ import torch
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.engines.scaling import LossScale
-from unfreeze_trainer.judgement.rates import KEPT, Curve, choose, decided, ramp, settle, steps_for
+from unfreeze_trainer.judgement.rates import KEPT, WITH_BACKBONE, Curve, choose, decided, ramp, settle, steps_for
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.hook import StepHook
 from unfreeze_trainer.phases.compile import Phase
@@ -133,9 +133,8 @@ class RangeTest:
         names = {name for part in tested for name in self._freezer.trainable_names(part.phase)}
         kept = self._kept(names) if steps else None
         for part in tested if steps else ():
-            curve = self._test(
-                part, ramp(part.prior, steps - 1), head if len(tested) > 1 and part.name == "backbone" else None
-            )
+            held = head * WITH_BACKBONE if len(tested) > 1 and part.name == "backbone" else None
+            curve = self._test(part, ramp(part.prior, steps - 1), held)
             self._restore(names, kept)
             chosen = choose(curve, planned)
             found.append((curve, chosen))

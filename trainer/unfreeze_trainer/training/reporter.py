@@ -15,6 +15,7 @@ from unfreeze_trainer.link import tell
 if TYPE_CHECKING:
     from unfreeze_api.contracts.report import Rollback
     from unfreeze_trainer.features.cached import Saved
+    from unfreeze_trainer.judgement.phases import Evaluated
     from unfreeze_trainer.link import Link
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.runs.events import Events
@@ -156,6 +157,10 @@ class Reporter:
         log.info("step %d: %s", state.step, ", ".join(f"{key} {value:.4g}" for key, value in state.metrics.items()))
         if decision.why:
             log.info("phase %s ends early: %s", self._plan.phases[state.phase_index].name, decision.why)
+
+    def evaluations(self, phase: str) -> list[Evaluated]:
+        """Return the evaluations of a phase, on the process that may write; see `CurveFile.evaluations`."""
+        return self._history.evaluations(phase)
 
     def looked(self, lost: float, low: float, high: float) -> None:
         """Tell what of the base's abilities is lost by now, with its 95 % interval."""
