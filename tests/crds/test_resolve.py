@@ -191,6 +191,22 @@ def test_fingerprint_depends_on_the_recipe(patch):
     assert of(patch).fingerprint() != of({}).fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("strategy", "rates"),
+    [
+        ({"type": "Auto"}, "Auto"),
+        ({"type": "Auto", "learningRate": {"head": 1e-3, "layerDecay": 0.8}}, "Auto"),  # as the API server fills it in
+        ({"type": "Auto", "learningRate": {"head": 2e-3}}, "Given"),
+        ({"type": "Auto", "learningRate": {"backbone": 1e-4}}, "Given"),
+        ({"type": "Auto", "learningRate": {"rates": "Given"}}, "Given"),
+        ({"type": "Auto", "learningRate": {"head": 2e-3, "rates": "Auto"}}, "Auto"),
+        ({"type": "FullFineTuning"}, "Given"),
+    ],
+)
+def test_auto_searches_the_rates_that_nobody_gives(strategy, rates):
+    assert of({"spec": {"strategy": strategy}}).strategy.learning_rate.rates == rates
+
+
 def test_fingerprint_is_the_same_in_a_cluster_and_locally():
     local = resolved(BASE, claim_folders={"models": "/a", "data": "/b", "results": "/c"}, name="local")
     assert local.fingerprint() == resolved(BASE).fingerprint()

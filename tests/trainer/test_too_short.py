@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tests.trainer.complete import complete
 from tests.trainer.interrupted import run_in
 from unfreeze_trainer.judgement.phases import Evaluated, too_short
+from unfreeze_trainer.training.history import CurveFile
 
 TAIL = (1e-3, 5e-4, 1e-6)
 """A rate that comes down."""
@@ -66,6 +68,20 @@ def test_units_of_rate_and_loss_do_not_matter(losses, times):
     )
     edge = any(abs(low - high) < 1e-6 for low, high in pairwise(losses))
     assert edge or bool(one) == bool(other)
+
+
+def test_a_damaged_history_tells_less_and_ends_nothing(tmp_path):
+    generation = SimpleNamespace(check=lambda: None, commit=lambda aside, path: aside.replace(path))
+    generation.aside = lambda name: tmp_path / f"aside-{name}"
+    curve = CurveFile(tmp_path, generation, step=9, total_steps=9, blocks=["head"], metrics=["loss"])
+    file = tmp_path / "history.csv"
+    file.write_text(
+        "step,epoch,phase,loss,learningRate.head,validation.loss\n3,1,head,1.5,0.1,1.4\n4,1,head,1.5,0.1,\n5,1,head,nan,0.1,1\n6,1,x\n"
+    )
+    assert curve.evaluations("head") == [Evaluated(3, 0.1, 1.5, 1.4)]
+    assert curve.evaluations("other") == []
+    file.unlink()
+    assert curve.evaluations("head") == []
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ class LearningRateSpec(Model):
     rates: Annotated[Literal["Given", "Auto"] | None, Since(2)] = None
     """Given: head and backbone are as they stand here. Auto: a range test on the first training batches chooses them, in at most
     5 % of the planned steps or 20; head and backbone are then what it starts from, and what counts where it sees nothing.
-    Default: Given."""
+    Default: Given; of strategy Auto, where head and backbone have their defaults, Auto."""
     head: float = Field(default=1e-3, gt=0, le=10)
     """Peak learning rate of the new head (and of an adapter and BitFit's biases unless backbone is given)."""
     backbone: float | None = Field(default=None, gt=0, le=10)
@@ -195,6 +195,11 @@ class LearningRateSpec(Model):
     rewarm_steps: int | None = Field(default=None, ge=1, le=1000000)
     """Steps over which the learning rate rises from 0 again at the begin of each phase after the first, on its
     course: fresh blocks start without moments. Default: none."""
+
+    @property
+    def usual(self) -> bool:
+        """Whether neither head nor backbone is another rate than the default."""
+        return self.backbone is None and self.head == type(self).model_fields["head"].default
 
 
 @dataclass(frozen=True, slots=True)

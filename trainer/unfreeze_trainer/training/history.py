@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,11 +77,9 @@ class CurveFile:
 
     def evaluations(self, phase: str) -> list[Evaluated]:
         """Return the evaluations of a phase whose losses are numbers; none where there are no such losses, or this process may not write."""
-        if not self._generation:
-            return []
         found = []
-        with self._path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
+        with suppress(OSError, ValueError, TypeError, csv.Error):  # a damaged line ends what it tells, and no run
+            for row in csv.DictReader(io.StringIO(self._path.read_text(encoding="utf-8") if self._generation else "")):
                 rates = [float(row[name]) for name in self._header if name.startswith("learningRate.") and row[name]]
                 losses = [float(row.get(name) or "nan") for name in ("loss", "validation.loss")]
                 if row["phase"] == phase and rates and all(map(math.isfinite, losses)):

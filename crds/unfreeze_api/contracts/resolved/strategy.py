@@ -65,5 +65,7 @@ class ResolvedStrategy(OneOf, kinds=STRATEGIES, noun="strategy"):
         options = {strategy.kind.field: strategy.options} if strategy.options else {}
         rate = LearningRate.resolve(spec.learning_rate, usual)
         if spec.type == "Auto":
-            rate = rate.model_copy(update={"scope": "Phase"})
+            searches = spec.learning_rate.usual and (adapter is None or adapter.base_weights == "Frozen")
+            rates = spec.learning_rate.rates or ("Auto" if searches else "Given")
+            rate = rate.model_copy(update={"scope": "Phase", "rates": rates})
         return cls(type=spec.type, learning_rate=rate, solver=spec.solver, **options)
