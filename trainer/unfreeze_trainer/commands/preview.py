@@ -293,9 +293,7 @@ def _kept(job: ResolvedJob, task: Task, loaded: LoadedModel, freezer: Freezer, p
         size = sum(split_bytes(task, cut, split) for split in splits)
         key = keys.get(phase.index) if "train" in splits else None
         reused = share_kept(place, key, task) if place and key else None
-        first = plan.cut_of(phase.index - 1) != plan.cut_of(phase.index)  # of those that share it: this one computes it
-        passes = plan.reads_left(phase.first_step, phase.index)["train"] - first if "train" in splits else 0.0
-        found.append(Kept(blocks, size, max(0.0, passes), reused))
+        found.append(Kept(blocks, size, plan.spared(phase.index) if "train" in splits else 0.0, reused))
     return found
 
 
