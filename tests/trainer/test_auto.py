@@ -306,6 +306,10 @@ def test_rungs_are_what_one_says():
         ("layer.2", ("layer.2", "head"), 20),
     ]
     assert [phase.rung for phase in found] == ["PartialFineTuning 1", "PartialFineTuning 1 (rungs[1])"]
+    some = [["layer.2"], ["layer.1"], ["layer.1", "layer.2"], ["layer.0", "layer.2"], ["layer.0", "layer.1", "layer.2"]]
+    rungs = phases_of({"rungs": [{"type": "PartialFineTuning", "blocks": blocks} for blocks in some]})
+    names = ["layer.2", "layer.1", "layer.2-2", "layer.0", "layer.2-3"]
+    assert [phase.name for phase in rungs] == names, "a status tells phases apart by their names"
 
 
 def test_the_upper_half_as_the_last_rung_takes_all_epochs():

@@ -14,6 +14,7 @@ from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.batch_norm import count_once
+from unfreeze_trainer.models.blocks import Block
 
 
 def bert():
@@ -136,3 +137,22 @@ def test_compiled_layers_compute_the_same_through_phases():
                 assert (found.grad is None) == (expected.grad is None)
                 if expected.grad is not None:
                     assert torch.allclose(found.grad, expected.grad, rtol=0, atol=1e-5)
+
+
+def test_a_stage_of_one_block_that_nobody_calls_is_no_part():
+    """EfficientNet's first and last stage, and all of a ResNet-10: FSDP gathered none of their weights, and the convolution failed."""
+    module, layers, batch = resnet()
+    checkpoint_activations(module)
+    each = [
+        Block(
+            f"layer.{n}",
+            tuple(name for name, p in module.named_parameters() if any(p is own for own in layer.parameters())),
+        )
+        for n, layer in enumerate(layers)
+    ]
+    assert parts.parts_of(module, each) == layers
+    called = []
+    for layer in layers:
+        layer.register_forward_hook(lambda part, *_: called.append(part))
+    module(**batch)
+    assert called == layers

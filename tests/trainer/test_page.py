@@ -236,6 +236,13 @@ def test_a_run_of_an_earlier_version_has_a_page_too(tmp_path):
     assert (tmp_path / "elsewhere.html").read_text() == text
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"step,loss\nnan,1\n1,1\ninf,1\n", b"step,loss\n" + b"9" * 2**18])
+def test_tables_that_are_damaged_take_no_page_away(tmp_path, content):
+    for name in ("history.csv", "label-issues.csv"):
+        (tmp_path / name).write_bytes(content)
+    assert "<svg" not in page(tmp_path, REPORT)
+
+
 def test_a_folder_without_a_report_is_told(tmp_path):
     result = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert result.exit_code == 1

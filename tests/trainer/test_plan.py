@@ -49,6 +49,15 @@ def test_a_start_late_in_a_phase_keeps_what_the_first_one_kept():
         assert work._reads(plan.phases[0]) == {"train": train, "validation": 2}
 
 
+def test_of_phases_that_share_a_cut_one_pass_computes_it_however_short_the_first_ones_are():
+    plan = plan_of()
+    assert [plan.spared(index) for index in (0, 1)] == [0.5, 0.5]
+    assert [replace(plan, shared={0: 1, 1: 1}).spared(index) for index in (0, 1)] == [0.5, 1.5]
+    probe = replace(plan.phases[0], steps=2)
+    short = replace(plan, phases=[probe, replace(plan.phases[1], first_step=2)], shared={0: 1, 1: 1})
+    assert [short.spared(index) for index in (0, 1)] == [0.0, 1.0]
+
+
 def test_a_checkpoint_falls_on_its_own_interval():
     plan = plan_of()
     assert [step for _, step in steps(plan) if plan.saves_at(step)] == [5, 10]

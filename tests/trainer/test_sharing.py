@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.trainer.jobs import make_job
+from unfreeze_trainer.features import cached
 from unfreeze_trainer.phases.sharing import shared_cuts
+from unfreeze_trainer.training.cuts import share_cuts
+from unfreeze_trainer.training.plan import Plan
 
 
 def spared(takes, shares, reads, fewest=1.5):
@@ -50,3 +56,23 @@ def test_no_other_way_spares_more(given_):
         ways.append([next(bound for bound in bounds if bound >= place) for place in range(len(shares))])
     best = max(found for way in ways if (found := spared(way, shares, reads)) is not None)
     assert spared(takes, shares, reads) == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize(("room", "taken"), [(100_000, [1, 1, 2]), (1_000, [0, 1, 2])], ids=["room", "none"])
+def test_a_lower_cut_that_has_no_room_is_not_shared(monkeypatch, room, taken):
+    """Head and top layer of a network of pictures: the pooled vectors fit, what the lower layers give does not."""
+    strategy = {"type": "GradualUnfreezing"}
+    job = make_job("/none", "/none.csv", strategy=strategy, training={"epochs": 3})
+    blocks = ["layer.0", "layer.1", "head"]
+    plan = Plan.of(job, blocks, samples=9, steps_per_epoch=3)
+    cuts = {
+        index: SimpleNamespace(blocks=lambda *_, count=count: blocks[:count], row_bytes=lambda _, size=size: size)
+        for index, count, size in ((0, 2, 4), (1, 1, 4_000))
+    }
+    task = SimpleNamespace(
+        splits={"train": 9, "validation": 3}, repeats=lambda _: True, lengths=lambda split: np.zeros(task.splits[split])
+    )
+    monkeypatch.setattr(cached, "available_bytes", lambda: room)
+    found, shared = share_cuts(cuts, plan, task, None, (), place=None)
+    assert [shared.cut_of(index) for index in range(3)] == taken
+    assert found == {0: cuts[taken[0]], 1: cuts[1]}

@@ -307,4 +307,8 @@ def test_a_model_that_did_its_task_before_is_compared_with_its_base(better, afte
         f"the model's recallAt1 on 1,200 validation samples is {after:.3f}, that of its base before the first step was 0.450"
     )
     assert ("Use the base as it is" in found.message) == (answer == "No")
+    told = beside_base(Metric("recallAt1", better), 0.45, after, samples=1200, step=7, new_heads=True).message
+    assert ("Train longer" in told, "Use the base" in told) == (answer == "No", False), (
+        "new heads of Alignment are no base"
+    )
     assert [one.value for one in found.evidence] == [0.45, after]

@@ -200,7 +200,9 @@ def decided(found: Usefulness, metric: str, step: int) -> Decision:
     )
 
 
-def beside_base(metric: Metric, before: float, after: float, *, samples: int, step: int) -> Decision:
+def beside_base(
+    metric: Metric, before: float, after: float, *, samples: int, step: int, new_heads: bool = False
+) -> Decision:
     """Return whether a model is better than the one that its training began with, which did the task already.
 
     Parameters
@@ -212,12 +214,15 @@ def beside_base(metric: Metric, before: float, after: float, *, samples: int, st
     samples
         Of the validation data.
     step
-        At which the weights were best.
+        That the run is at.
+    new_heads
+        Whether the base may have brought no heads for the task: what it did with new ones is no reason to take it as it is.
     """
     better = metric.improvement(after, before) > 0
     message = f"the model's {metric.name} on {samples:,} validation samples is {figure(after)}, that of its base before the first step was {figure(before)}"
     if not better:
-        message += ": the training has not made it better. Use the base as it is, lower spec.strategy.learningRate, train less of it or with an adapter"
+        instead = "Train longer" if new_heads else "Use the base as it is"
+        message += f": the training has not made it better. {instead}, lower spec.strategy.learningRate, train less of it or with an adapter"
     return Decision(
         type="BetterThanBase",
         answer="Yes" if better else "No",

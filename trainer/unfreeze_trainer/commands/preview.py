@@ -278,11 +278,11 @@ def _kept(job: ResolvedJob, task: Task, loaded: LoadedModel, freezer: Freezer, p
     from unfreeze_trainer.training.cuts import find_cuts, keys_of, share_cuts
 
     cuts = find_cuts(job, task, loaded, phases=plan.phases, freezer=freezer)
-    cuts, plan = share_cuts(cuts, plan, task, loaded.module, loaded.blocks)
+    place = Place.of(job)
+    cuts, plan = share_cuts(cuts, plan, task, loaded.module, loaded.blocks, place=place)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     computed = computes(device, compute_dtype(job.training.precision, device))
     keys = keys_of(job, loaded.module, cuts, phases=plan.phases, freezer=freezer, computed=computed)
-    place = Place.of(job)
     found: list[Kept | None] = []
     for phase in plan.phases:
         cut, reads = cuts.get(phase.index), plan.reads_of(phase.index)
@@ -293,9 +293,7 @@ def _kept(job: ResolvedJob, task: Task, loaded: LoadedModel, freezer: Freezer, p
         size = sum(split_bytes(task, cut, split) for split in splits)
         key = keys.get(phase.index) if "train" in splits else None
         reused = share_kept(place, key, task) if place and key else None
-        first = plan.cut_of(phase.index - 1) != plan.cut_of(phase.index)  # of those that share it: this one computes it
-        passes = plan.reads_left(phase.first_step, phase.index)["train"] - first if "train" in splits else 0.0
-        found.append(Kept(blocks, size, max(0.0, passes), reused))
+        found.append(Kept(blocks, size, plan.spared(phase.index) if "train" in splits else 0.0, reused))
     return found
 
 

@@ -43,6 +43,8 @@ def _parts(part: nn.Module, block: Collection[str], path: str = "") -> Iterator[
     if not any(name in block for name in names):
         return
     container = isinstance(part, nn.ModuleList | nn.ModuleDict)  # nobody calls these
+    # Nor, where activations are checkpointed, does timm call a stage, but each block of it; of several the stage is no part.
+    container |= isinstance(part, nn.Sequential) and len(part) == 1
     if path and not container and all(name in block for name in names):
         yield part
         return

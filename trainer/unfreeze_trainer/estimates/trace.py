@@ -220,7 +220,7 @@ class _Trace:
                 frozen_dropout=self._job.semantics.dropout == "Everywhere",
             )
             sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
-            trains = {phase.name: sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found}
+            trains = [sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found]
             frozen = {*held(module)}
             dtypes: dict[str, int] = {}
             for parameter in module.parameters():
@@ -244,10 +244,10 @@ class _Trace:
             base = copy_below_head(loaded, engine, chosen if holds else ())
             gc.collect()  # as worker.work does
             ledger_peak, phases, everything = ledger.peak, [], set[str]()
-            for phase in [max(found, key=lambda phase: trains[phase.name])] if heaviest else found:
+            for phase in [max(found, key=lambda phase: trains[phase.index])] if heaviest else found:
                 everything |= {*freezer.trainable_names(phase)}
                 look = self._steps if steps_alone else self._phase
-                phases.append(look(phase, engine, freezer, loaded, everything, trains[phase.name]))
+                phases.append(look(phase, engine, freezer, loaded, everything, trains[phase.index]))
             planned, tested = sum(phase.steps for phase in found), 0
             if self._job.strategy.learning_rate.rates == "Auto":
                 plan = Plan.of(

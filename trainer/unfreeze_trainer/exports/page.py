@@ -10,6 +10,7 @@ import base64
 import csv
 import hashlib
 import itertools
+import logging
 import math
 import re
 from functools import cache
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from unfreeze_api.contracts.decision import Decision
     from unfreeze_trainer.runs.generation import Generation
+
+log = logging.getLogger(__name__)
 
 FILE = "report.html"
 _TEMPLATE, _STYLE = "page.html", "page.css"
@@ -172,11 +175,7 @@ def pictures(decision: Decision, run_folder: Path, report: Report) -> list[Chart
 
 def curves(path: Path, report: Report, evaluation: Evaluation | None = None) -> list[Chart]:
     """Return charts of the training loss and of the metric that chose, by history.csv; none where there is no such file."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError:
-        return []
+    rows = _rows(path)
     phases = _phases(rows)
     found = []
     for name, column in (("training loss", "loss"), (f"validation {report.metric}", f"validation.{report.metric}")):
@@ -242,11 +241,25 @@ def range_tests(run_folder: Path, fingerprint: str) -> list[Chart]:
     return found
 
 
-def _number(cell: str | None) -> float | None:
+def _rows(path: Path, most: int | None = None) -> list[dict[str, str]]:
+    """Return the first rows of a table that the run has written; none where it is gone, or damaged."""
     try:
-        return float(cell or "")
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(itertools.islice(csv.DictReader(file), most))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        log.warning("%s cannot be read: %s", path, error)
+        return []
+
+
+def _number(cell: str | None) -> float | None:
+    """Return the number in a cell; None of one that has none, or none that can be drawn."""
+    try:
+        found = float(cell or "")
     except ValueError:
         return None
+    return found if math.isfinite(found) else None
 
 
 def _phases(rows: list[dict[str, str]]) -> list[tuple[str, float, float]]:
@@ -315,9 +328,4 @@ def _notes(report: Report) -> list[str]:
 
 def _issues(path: Path) -> list[dict[str, str]]:
     """Return the rows whose labels are the least believable."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(itertools.islice(csv.DictReader(file), 10 * _ISSUES))
-    except OSError:
-        return []
-    return [row for row in rows if row.get("probable") == "yes"][:_ISSUES]
+    return [row for row in _rows(path, 10 * _ISSUES) if row.get("probable") == "yes"][:_ISSUES]

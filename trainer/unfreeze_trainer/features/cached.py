@@ -64,6 +64,12 @@ def split_bytes(task: Task, cut: Cut, split: str) -> int:
     return sum(cut.row_bytes(int(length)) * int(count) for length, count in zip(lengths, times, strict=True))
 
 
+def has_room(task: Task, cut: Cut, place: Place | None) -> bool:
+    """Return whether this worker's memory, or its disk, has room for what a cut gives of all samples; `place` as of `CachedTask`."""
+    size = sum(split_bytes(task, cut, split) for split in ("train", "validation") if task.repeats(split))
+    return size <= available_bytes() or (place is not None and size <= available_disk(place.scratch_limit))
+
+
 def _part(batch: Batch, places: Sequence[int]) -> Batch:
     """Return some samples of a batch, all of them without a copy. Where each has several texts, the first ones of all stand first."""
     count = len(next(iter(batch.values())))

@@ -228,9 +228,13 @@ def _climb(auto: AutoSpec, epochs: float, steps_per_epoch: int, blocks: Sequence
             share, warmed = UPPER_EPOCHS, rung.epochs is None
         elif warmed and rung.type == "FullFineTuning":
             share = WHOLE_EPOCHS
+        name = ALL if rung.type == "FullFineTuning" else [head, *chosen, *fresh][-1]
+        again = sum(
+            name in (one.name, one.name.rpartition("-")[0]) for one in found
+        )  # trains nothing for the first time
         found.append(
             _Stretch(
-                ALL if rung.type == "FullFineTuning" else [head, *chosen, *fresh][-1],
+                f"{name}-{again + 1}" if again else name,
                 [*chosen, head],
                 max(1, round((rung.epochs or epochs * share) * steps_per_epoch)),
                 PlateauSpec(patience=PROBE_PATIENCE) if probes and rung.epochs is None else None,

@@ -11,6 +11,7 @@ from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.features.cached import worth_it
 from unfreeze_trainer.features.keys import computes
+from unfreeze_trainer.features.reuse import Place
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.batch_norm import accept_single_values, count_once
@@ -67,7 +68,7 @@ def attach(
     evidence = agree_on_unused(engine, task, module, chosen, sizes)
     tell(link, "looking for blocks that need to compute once only")
     cuts = agreed(find_cuts(job, task, loaded, phases=plan.phases, freezer=freezer, autocast=engine.autocast), engine)
-    cuts, plan = share_cuts(cuts, plan, task, module, loaded.blocks)
+    cuts, plan = share_cuts(cuts, plan, task, module, loaded.blocks, place=Place.of(job), any_rank=engine.any_rank)
     filled = {
         phase.index: cuts[phase.index]
         for phase in plan.phases

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unfreeze_trainer.data.tokens import trimmed
-from unfreeze_trainer.features.cached import MIN_READS
+from unfreeze_trainer.features.cached import MIN_READS, has_room
 from unfreeze_trainer.features.cut import MASK, length_of
 from unfreeze_trainer.features.find import Probe, find_cut
 from unfreeze_trainer.features.keys import cut_key
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.features.cut import Batch, Cut
+    from unfreeze_trainer.features.reuse import Place
     from unfreeze_trainer.models import LoadedModel
     from unfreeze_trainer.models.blocks import Block
     from unfreeze_trainer.phases.compile import Phase
@@ -97,11 +98,19 @@ def find_cuts(
 
 
 def share_cuts(
-    cuts: Mapping[int, Cut], plan: Plan, task: Task, module: nn.Module, blocks: Sequence[Block]
+    cuts: Mapping[int, Cut],
+    plan: Plan,
+    task: Task,
+    module: nn.Module,
+    blocks: Sequence[Block],
+    *,
+    place: Place | None,
+    any_rank: Callable[[bool], bool] = bool,
 ) -> tuple[dict[int, Cut], Plan]:
-    """Give phases that follow each other one cut, the lowest of theirs, where that spares more; return cuts and plan with it.
+    """Give phases that follow each other one cut, the lowest of theirs, where that spares more; return cuts and plan with it. Collective.
 
-    Rungs do not share, of which nobody knows how many there will be, nor does a head that is solved: it reads vectors.
+    Rungs do not share, of which nobody knows how many there will be, nor does a head that is solved: it reads vectors. Nor is a cut shared
+    that there is no room for: low in a network of pictures it takes a hundred times what those above take, and these would be lost too.
 
     Parameters
     ----------
@@ -113,15 +122,18 @@ def share_cuts(
         Whether its training samples are the same each time.
     module, blocks
         Whole.
+    place
+        As of `CachedTask`.
+    any_rank
+        As of an engine, where there is one.
     """
     if not task.repeats("train"):
         return {**cuts}, plan
-    shares = [
-        plan.share_below(len(cuts[phase.index].blocks(module, blocks)))
-        if phase.index in cuts and not phase.rung and not phase.solved
-        else None
-        for phase in plan.phases
-    ]
+    shares: list[float | None] = []
+    for phase in plan.phases:
+        cut = None if phase.rung or phase.solved else cuts.get(phase.index)
+        fits = cut is not None and not any_rank(not has_room(task, cut, place))
+        shares.append(plan.share_below(len(cut.blocks(module, blocks))) if cut and fits else None)
     reads = [plan.reads_left(phase.first_step, phase.index)["train"] for phase in plan.phases]
     takes = dict(enumerate(shared_cuts(shares, reads, fewest=MIN_READS)))
     return {index: cuts[takes[index]] for index in cuts}, replace(plan, shared=takes)

@@ -60,8 +60,9 @@ def finish(run: Run) -> None:
     if best.usefulness:
         run.decisions.add(decided(best.usefulness, run.job.metric.name, state.step))
     if state.untrained is not None and isfinite(state.untrained):
-        samples = run.task.splits["validation"]
-        run.decisions.add(beside_base(run.job.metric, state.untrained, best.value, samples=samples, step=state.step))
+        seen = {"samples": run.task.splits["validation"], "step": state.step}
+        new_heads = not (run.plan.headless or run.task.heads_of_base)
+        run.decisions.add(beside_base(run.job.metric, state.untrained, best.value, new_heads=new_heads, **seen))
     if short := _too_short(run, best.step):
         run.decisions.add(short)
     run.spending.note()

@@ -117,6 +117,12 @@ class Plan:
                     found[split] = found.get(split, 0.0) + reads
         return found
 
+    def spared(self, index: int) -> float:
+        """Return how many passes over the training data a cut spares a phase: all but the first one of those that share it."""
+        sharing = [phase for phase in self.phases[: index + 1] if self.cut_of(phase.index) == self.cut_of(index)]
+        reads = [self.reads_left(phase.first_step, phase.index)["train"] for phase in sharing]
+        return max(0.0, sum(reads) - 1) - max(0.0, sum(reads[:-1]) - 1)
+
     def step_work(self, phase: Phase) -> float:
         """Return the work of a step of a phase (see `phases.work`)."""
         return step_work(phase, self.blocks, self.starts.get(phase.index, 0))
