@@ -64,6 +64,25 @@ def test_a_missing_column_names_those_that_exist(tmp_path: Path) -> None:
     assert "'a'" in table_error(tmp_path / "t.parquet")
 
 
+@pytest.mark.parametrize(
+    ("header", "column", "said"),
+    [
+        (
+            "3,Wall St. goes on as before",
+            "text",
+            "The first line reads like a row: if the file has no header, write names",
+        ),
+        ("0,1", "text", "name the right one in spec.data.<part>.columns"),
+        ("prompt,completion", "messages", "or set spec.task.causalLm.annotation: Completions"),
+    ],
+)
+def test_a_missing_column_says_what_else_may_be_wrong(tmp_path: Path, header: str, column: str, said: str) -> None:
+    (tmp_path / "t.csv").write_text(f"{header}\na,b\n")
+    message = table_error(tmp_path / "t.csv", column)
+    assert said in message
+    assert ("reads like a row" in message) == (header[0] == "3")
+
+
 def test_a_column_that_stands_there_twice_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,label,label\na,x,y\n")
     assert "2 columns are called 'label'" in table_error(tmp_path / "t.csv")

@@ -1,13 +1,17 @@
 """Data in forms that are usual elsewhere: `unfreeze init` and `unfreeze data` say what to do about each, and guess nothing wrong."""
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.trainer.test_init import TEXTS, WORDS, ask, guessed, write
 from unfreeze_api.contracts.resolved import Columns, Dataset
+from unfreeze_trainer.commands.draft import draft
 from unfreeze_trainer.commands.facts import facts_of
 from unfreeze_trainer.commands.layout import find_layout
+from unfreeze_trainer.data.audio import read_audio
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.unlabelled import Unlabelled
@@ -47,6 +51,16 @@ SHARED = [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 60
         ("t.csv", {"text": TEXTS, "price": lambda n: f"{n * 999 / 7:,.2f}"}, "'price' holds numbers with commas between thousands"),
         ("t.csv", {"audio": lambda n: f"clips/{n}.M4A", "text": TEXTS}, r"'audio' names clips of a format that is not read \(.m4a\)"),
         ("t.csv", {TEXTS[0]: TEXTS, "good": lambda n: ("good", "bad")[n % 2]}, "most likely the file has no header"),
+        ("t.csv", {TEXTS[0]: TEXTS, "un autre texte que le premier": lambda n: f"le texte est {n}"}, "what. The first line reads like a row: if the file has no header"),
+        ("t.jsonl", {"query": TEXTS, "pos": lambda n: [f"what belongs there is {n}"], "neg": lambda n: [f"what does not is {n}"]}, "'pos' and 'neg' hold texts that belong to another"),
+        ("t.jsonl", {"text": TEXTS, "entities": [[{"label": "X", "start_offset": 0, "end_offset": 4}]] * 60, "Comments": [[]] * 60}, "'entities' holds spans as doccano writes them"),
+        ("t.jsonl", {"text": TEXTS, "label": [[{"start": 0, "end": 4, "labels": ["X"]}]] * 60}, "'label' holds spans as Label Studio writes them"),
+        ("t.csv", {"emotion": lambda n: n % 3, "pixels": lambda n: " ".join(map(str, range(n, n + 64)))}, "column 'pixels' holds pixels as numbers"),
+        ("t.csv", {"label": lambda n: n % 3, **{f"pixel{n}": int for n in range(64)}}, "columns label, pixel0, pixel1 and 62 more hold pixels as numbers"),
+        ("t.csv", {"image": lambda n: f"{n}.jpg", **{name: lambda n: 2 * (n % 2) - 1 for name in ("bald", "hat", "young")}}, "columns 'bald', 'hat', 'young' hold yes or no alone"),
+        ("t.jsonl", {"question": TEXTS, "choices": [WORDS] * 60, "answer": lambda n: n % 3}, "columns 'choices' hold answers to choose from"),
+        ("t.csv", {"question": TEXTS, **{letter: lambda n: f"number {n}" for letter in "ABCD"}, "answer": lambda n: "ABCD"[n % 4]}, "columns 'A', 'B', 'C', 'D' hold answers"),
+        ("t.csv", {"question": TEXTS, "answer": lambda n: f"le texte est {n}"}, "--task CausalLM --column prompt=question --column completion=answer"),
     ],
 )  # fmt: skip
 def test_each_form_is_named_with_what_to_do(tmp_path, name, columns, said):
@@ -85,6 +99,66 @@ def test_a_translation_whose_columns_are_called_by_languages_is_said_how_to_name
     path = write(tmp_path / "t.csv", en=TEXTS, fr=lambda n: f"le texte est {n}")
     with pytest.raises(JobError, match=r"no column is called 'source'.*--column source=en --column target=fr"):
         guessed(path, task="Seq2SeqLM")
+
+
+def test_answers_that_nobody_wants_are_told_and_questions_are_prompts_where_answers_are_asked_for(tmp_path):
+    path = write(tmp_path / "t.jsonl", prompt=TEXTS, completion=lambda n: f"it is {n}", label=lambda n: n % 2 == 0)
+    assert guessed(path).said[-1].startswith("column 'label' says yes or no of each 'completion', and is not read")
+    path = write(tmp_path / "t.jsonl", question=TEXTS, answer=lambda n: f"it is {n}")
+    assert guessed(path, task="CausalLM").columns == {"prompt": "question", "completion": "answer"}
+
+
+@pytest.mark.parametrize("name", ["ids/7", "../clips/fold1/7"])
+def test_names_without_folder_and_suffix_are_told_where_the_files_lie(tmp_path, name):
+    table = tmp_path / "meta" / "t.csv"
+    for n in range(60):
+        file = Path(os.path.normpath(table.parent / name.replace("7", f"{n}.wav")))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    table.parent.mkdir(exist_ok=True)
+    write(table, fname=int, category=lambda n: "ab"[n % 2])
+    assert draft(table, task=None, columns={}).guess.columns == {"audio": "fname", "label": "category"}
+    dataset = Dataset(source="t.csv", path=str(table), columns=Columns(audio="fname", label="category"))
+    written = (
+        rf"a table's files lie below its folder, so write a table into {tmp_path}, with clips/fold1/0\.wav"
+        if name[0] == "."
+        else "write the paths so"
+    )
+    with pytest.raises(JobError, match=rf"{name.replace('7', '0')}\.wav is there: {written}"):
+        read_audio(dataset, "t.csv")
+
+
+def test_pictures_without_folders_of_labels_are_told(tmp_path):
+    (tmp_path / "cat.1.png").touch()
+    for read in (find_layout, lambda path: read_images(Dataset(source="x", path=str(path), columns=Columns()), "x")):
+        with pytest.raises(JobError, match="1 images lie side by side, and no folder says their labels"):
+            read(tmp_path)
+
+
+def test_a_table_that_lacks_the_labels_is_no_held_out_data(tmp_path):
+    write(tmp_path / "train.csv", text=TEXTS, target=lambda n: n % 2)
+    write(tmp_path / "test.csv", text=TEXTS)
+    found = draft(tmp_path / "train.csv", task=None, columns={})
+    assert (found.layout.test, found.layout.said) == (
+        None,
+        [f"{tmp_path}/test.csv lacks the column 'target', and is not taken as test data"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("SMSSpamCollection", "ham\thow far\nspam\tcall now\n", "not nothing; it looks like .tsv: rename it so"),
+        ("captions.txt", "image,caption\n1.jpg,A dog , which runs .\n", "it looks like .csv"),
+        ("t.txt", '{"text": "a"}\n', "it looks like .jsonl"),
+        ("book.txt", "It was, by then, late.\nNobody knew.\n", "not .txt; convert it"),
+        ("t.xlsx", "PK", "save its sheet as CSV"),
+    ],
+)
+def test_a_file_whose_suffix_tells_nothing_is_told_by_its_lines(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(JobError, match=re.escape(said)):
+        find_layout(tmp_path / name)
 
 
 def test_folds_and_lists_of_splits_are_not_read_unsaid(tmp_path):

@@ -88,6 +88,8 @@ WORDS = ["one", "two", "three"]
             {},
         ),
         ("t.jsonl", {"text": TEXTS, "labels": lambda n: WORDS[: n % 3]}, "TextClassification", {"text": "text", "label": "labels"}, {"labels": "Multi"}),
+        ("t.tsv", {"text": TEXTS, "labels": lambda n: ("0", "7", "4", "5", "0,7" if n < 30 else "4,5")[n % 5]}, "TextClassification", {"text": "text", "label": "labels"}, {"labels": "Multi"}),
+        ("t.csv", {"Path": ["1.png"] * 60, "ClassId": lambda n: n % 3}, "ImageClassification", {"image": "Path", "label": "ClassId"}, {}),
         (
             "t.csv",
             {"text": TEXTS, "tags": lambda n: f"{WORDS[n % 3]};{WORDS[(n + 1) % 3]}"},

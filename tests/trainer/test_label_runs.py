@@ -137,7 +137,7 @@ def test_pictures_with_several_labels(ranks, folder):
     timm_folder(folder / "timm")
     image_folder(folder / "pictures", per_label=8)
     samples = [
-        {"image": f"pictures/{name}/{number}.png", "label": [name, *(["first"] if number < 4 else [])][number == 7 :]}
+        {"image": f"pictures/{name}/{number}.png", "label": [name, *(["_first"] if number < 4 else [])][number == 7 :]}
         for name in ("blue", "red")
         for number in range(8)
     ]
@@ -151,9 +151,10 @@ def test_pictures_with_several_labels(ranks, folder):
         task={"type": "ImageClassification", "imageClassification": {"labels": "Multi", "imageSize": 32}},
         training={"epochs": 1, "batchSize": 5},
     )
-    assert report["data"]["labels"] == ["blue", "first", "red"]
+    assert report["data"]["labels"] == ["_first", "blue", "red"]
+    assert "8 have the label '_first', which reads like what is kept aside" in " ".join(report["warnings"])
     assert set(report["results"]["validation"]) == {"microF1", "macroF1", "mAP", "subsetAccuracy", "loss"}
     said = {}
     picture = f'Image.open("{folder}/pictures/red/0.png")'
     exec(report["exports"][0]["usage"].replace('Image.open("picture.png")', picture), said)
-    assert said["labels"] == ["blue", "first", "red"]
+    assert said["labels"] == ["_first", "blue", "red"]

@@ -86,11 +86,22 @@ def test_numbers_of_labels_have_the_names_that_their_file_says(several, tmp_path
         assert len(labelled_data(job, finished, SimpleNamespace(needs_model=False))[1]) == 12
 
 
-@pytest.mark.parametrize("cell", ['["a", "b"]', "['a']", "[]", "[1, 2]", " [3] "])
+@pytest.mark.parametrize(
+    "cell", ['["a", "b"]', "['a']", "[]", "[1, 2]", " [3] ", "('a',)", "{'a', 'b'}", "[0 1 1]", "[0. 1.]"]
+)
 def test_lists_that_are_written_out_are_no_labels(cell):
     with pytest.raises(JobError, match="'label' of row 2 holds a list that is written out"):
         LabelSets.read(pa.chunked_array([["a", cell]]), "label", "here")
     assert LabelSets.read(pa.chunked_array([["[draft]", "[a], [b]"]]), "label", "here").names
+
+
+@pytest.mark.parametrize("cells", [[[0, 1, 1], [0, 0, 0]], [[1.0, 0.0], [0.0, 1.0]], [[True, False], [False, False]]])
+def test_yes_or_no_for_each_label_is_no_list_of_labels(cells):
+    with pytest.raises(
+        JobError, match=r"holds lists of \d times (0|1|true|false).*yes or no for each of as many labels"
+    ):
+        LabelSets.read(pa.chunked_array([cells]), "label", "here")
+    assert LabelSets.read(pa.chunked_array([[[0, 1], [1], [0]]]), "label", "here").names
 
 
 @pytest.mark.parametrize("cells", [[{"a": 1}], [1.5], [b"a"]])

@@ -404,17 +404,35 @@ def test_bytes_that_break_later_are_named_by_their_row(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [("train", "val"), ("Training", "Validation", "test"), ("train",), ("train_set", "dev")]
+    "names",
+    [("train", "val"), ("Training", "Validation", "test"), ("train",), ("train_set", "dev"), ("seg_train", "seg_test")],
 )
 def test_splits_are_no_labels(tmp_path, names):
     for name in names:
         image_folder(tmp_path / name, per_label=1)
     with pytest.raises(JobError) as raised:
         source_of(images_job(tmp_path))
-    assert f"{', '.join(sorted(names))} are splits and no labels" in raised.value.message
+    what = "are splits and no labels" if len(names) > 1 else "is a split and no label"
+    assert f"{', '.join(sorted(names))} {what}" in raised.value.message
     for name in names:
-        field = {"t": "test" if "est" in name else "train", "v": "validation", "d": "validation"}[name[0].lower()]
+        field = "test" if "est" in name else "train" if "rain" in name else "validation"
         assert f"spec.data.{field}.source to file://{tmp_path}/{name}" in raised.value.message
+
+
+@pytest.mark.parametrize("names", [("fold1", "fold2", "fold10"), ("part_1", "part_2")])
+def test_parts_of_the_data_are_no_labels(tmp_path, names):
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+    with pytest.raises(JobError, match="are parts of the data and no labels: write a table"):
+        source_of(images_job(tmp_path))
+
+
+def test_forms_of_the_same_pictures_are_told_from_labels(tmp_path, caplog):
+    for name in ("color", "grey"):
+        image_folder(tmp_path / name, per_label=1)
+    source_of(images_job(tmp_path))
+    assert "color, grey were taken for the labels, and each holds the folders blue, red: if those" in caplog.text
 
 
 def test_splits_beside_another_folder_are_no_labels(tmp_path):

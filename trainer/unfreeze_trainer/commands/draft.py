@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unfreeze_api.grammar.columns import MAX_NAME
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.alignment import COLUMNS
-from unfreeze_trainer.commands.facts import facts_of
+from unfreeze_trainer.commands.facts import Facts, facts_of
 from unfreeze_trainer.commands.guess import guess, of_folder
 from unfreeze_trainer.commands.guessed import Guess
 from unfreeze_trainer.commands.hints import require_no_transcripts
 from unfreeze_trainer.commands.layout import Layout, find_layout
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.delimited import SEPARATED
-from unfreeze_trainer.data.json_lines import of_coco
+from unfreeze_trainer.data.json_lines import of_one_object
 from unfreeze_trainer.data.suffixes import JSON, suffixes
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
@@ -28,7 +28,10 @@ from unfreeze_trainer.errors import JobError, some_of
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_api.spec.job import FineTuneJobSpec
+    from unfreeze_trainer.data.files import FileKind
 
+_TRIED = 3
+"""Files of a column of names that are looked for."""
 _LOOKED_ROWS = 50_000
 """Rows of a table that its columns are guessed from."""
 _ONE_OBJECT = (
@@ -110,14 +113,16 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
         read_table(where, [*cells.texts], where)
     if not len(cells.numbers):
         raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
-    aside = f"several columns are called {some_of(cells.repeated)}: they are left aside, rename all of them but one"
+    called = some_of([repr(name) for name in cells.repeated])
+    aside = f"several columns are called {called}: they are left aside, rename all of them but one"
     try:
-        guessed = guess(facts_of(cells), where, columns, task)
+        guessed = guess(_with_named_files(facts_of(cells), layout.train), where, columns, task)
     except JobError as error:
         if cells.texts and suffixes(where)[0] in SEPARATED:  # a quote may have swallowed the labels
             read_table(where, [*cells.texts], where, Unread(where, skip=True))
         if suffixes(where)[0] in JSON and cells.rows == 1:
-            raise JobError(error.reason, f"{where}: {of_coco(cells.texts) or _ONE_OBJECT}") from error
+            record = {name: column[0].as_py() for name, column in cells.texts.items()}
+            raise JobError(error.reason, f"{where}: {of_one_object(record) or _ONE_OBJECT}") from error
         if not cells.repeated:
             raise
         raise JobError(error.reason, f"{error.marked}. Also, {aside}") from error
@@ -127,7 +132,49 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
         name: name for name in _serving(where, cells.names) if name in guessed.columns.keys() - columns.keys()
     }
     _require_names(guessed, where)
-    return Draft(layout, guessed)
+    return Draft(_with_targets(layout, guessed), guessed)
+
+
+def _with_named_files(facts: dict[str, Facts], table: Path) -> dict[str, Facts]:
+    """Return facts of columns whose cells name pictures or clips that lie below a table, or beside its folder, without their suffix."""
+    from unfreeze_trainer.data.audio import CLIPS
+    from unfreeze_trainer.data.files import meant
+    from unfreeze_trainer.data.images import PICTURES
+    from unfreeze_trainer.data.shards import folder_of
+
+    looks: tuple[tuple[Literal["picture", "audio"], FileKind], ...] = (("picture", PICTURES), ("audio", CLIPS))
+    folder, found = folder_of(str(table)), dict(facts)
+    if any(one.look in ("picture", "audio") for one in facts.values()):
+        return found
+    for name, one in facts.items():
+        names = list(dict.fromkeys(one.values))[:_TRIED]
+        if one.look in ("id", "whole number", "category", "text") and all(len(value) <= MAX_NAME for value in names):
+            for look, kind in looks:
+                if len(names) == _TRIED and all(meant(kind, folder, value.strip()) for value in names):
+                    found[name] = replace(one, names=look)
+                    break
+    return found
+
+
+def _with_targets(layout: Layout, guessed: Guess) -> Layout:
+    """Return a layout without held-out tables that lack a column which is read, as those that are handed in without labels."""
+    for name in ("validation", "test"):
+        path = layout.splits.get(name)
+        if path is None:
+            continue
+        try:
+            names = read_cells(str(path), str(path), rows=_LOOKED_ROWS).names
+        except JobError:  # whoever reads it says so
+            continue
+        present = {*names, *_serving(str(path), names)}
+        if lacks := [column for column in guessed.columns.values() if column not in present]:
+            said = [line for line in layout.said if not line.startswith(f"{path} ")]
+            said.append(
+                f"{path} lacks the column {some_of([repr(column) for column in lacks])}, and is not taken as {name} data"
+            )
+            layout = replace(layout, said=said)
+            layout = replace(layout, validation=None) if name == "validation" else replace(layout, test=None)
+    return layout
 
 
 def _serving(where: str, names: Sequence[str]) -> list[str]:

@@ -54,6 +54,7 @@ _ID_NAMES = frozenset(
         "updated",
     }
 )
+_CLASSES = frozenset({"class", "label", "category"})
 _TEXT_WORDS = 3.0
 _TEXT_CHARACTERS = 40.0
 _ONE_WORD = 1.5
@@ -69,6 +70,8 @@ class Facts:
     """Its cells that are not missing, of the rows that were looked at."""
     content: bytes | None = None
     """The first content, where it holds bytes."""
+    names: Literal["picture", "audio"] | None = None
+    """What its cells name without a suffix, where files that are called so lie there."""
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -102,11 +105,14 @@ class Facts:
             return _of_bytes(self.content)
         if not self.values:
             return "empty"
+        if self.names:
+            return self.names
         if self.lists is not None:
             return _of_lists(self.lists)
+        form = self._of_form()
         if len(self.counts) == 1:
-            return "constant"
-        return self._of_form() or self._of_words()
+            return form if form in ("picture", "audio") else "constant"
+        return form or self._of_words()
 
     def _of_form(self) -> Look | None:
         """Return what the form of most cells tells."""
@@ -141,8 +147,8 @@ class Facts:
 
     @property
     def is_named_id(self) -> bool:
-        """Whether its name says that it tells rows apart, or when they were made."""
-        return not _ID_NAMES.isdisjoint(self.words)
+        """Whether its name says that it tells rows apart, or when they were made; that of a class (`ClassId`) does not."""
+        return not _ID_NAMES.isdisjoint(self.words) and _CLASSES.isdisjoint(self.words)
 
     def _are(self, test: Callable[[str], object]) -> bool:
         return sum(1 for value in self.values if test(value)) >= _MOST * len(self.values)

@@ -8,7 +8,15 @@ from unfreeze_api.tasks import TASKS
 from unfreeze_trainer.commands.facts import Facts, Look
 from unfreeze_trainer.commands.guess_media import of_agreement, of_captions, of_descriptions, of_speech
 from unfreeze_trainer.commands.guessed import Guess, beside, looking, most_usual
-from unfreeze_trainer.commands.hints import hints, require_header, require_labels, ways
+from unfreeze_trainer.commands.hints import (
+    hints,
+    of_first_row,
+    require_header,
+    require_labels,
+    require_no_choices,
+    require_no_pixels,
+    ways,
+)
 from unfreeze_trainer.commands.labels import (
     LABEL_NAMES,
     PAIRS,
@@ -17,6 +25,7 @@ from unfreeze_trainer.commands.labels import (
     is_flag,
     is_measure,
     is_value,
+    is_yes_or_no,
     points,
     several,
 )
@@ -27,11 +36,14 @@ _PLAUSIBLE = 2.0
 _DIALOGUE_NAMES = ("messages", "conversation", "conversations", "dialogue", "dialog", "chosen")
 """Of columns of messages, the most usual first; `rejected` is what nobody is to learn."""
 _ANSWERS = (("prompt", "completion"), ("instruction", "output"), ("instruction", "response"), ("prompt", "response"))
-"""Of columns of what is asked and what is answered."""
+_ASKED = (("question", "answer"), ("input", "output"))
+"""Of columns of what is asked and what is answered; of the latter where that is asked for."""
 _INPUTS = ("input", "context")
 """Of columns of what an instruction is about."""
 _FLAGS = 3
 """Columns of yes and no that are rather labels of each row than what is predicted and some features."""
+_MOST_NAMES = 50
+"""Columns that a message names."""
 _SHARED = 0.05
 """Share of two columns' values that stand in both, from which they are texts of one kind."""
 
@@ -85,6 +97,9 @@ def _check(facts: Mapping[str, Facts], where: str, given: Mapping[str, str], tas
     if unknown := [name for name in given if name not in known]:
         raise JobError("InvalidJob", f"columns have no field {unknown[0]!r}: fields are {', '.join(known)}")
     check_columns(list(given.values()), list(facts), where)
+    if not given:
+        require_no_pixels(facts, where)
+        require_no_choices(facts, where)
 
 
 def _of_words(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:  # noqa: ARG001
@@ -211,7 +226,7 @@ def _of_dialogues(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
 
 def _of_answers(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
     """Return causal language modelling of answers, where two columns are called so or are named."""
-    for names in _ANSWERS:
+    for names in (*_ANSWERS, *_ASKED * (task is not None)):
         columns = {name: given.get(name, usual) for name, usual in zip(_ANSWERS[0], names, strict=True)}
         asked, answer = columns.values()
         if not {asked, answer} <= facts.keys():
@@ -233,6 +248,11 @@ def _of_answers(facts: Mapping[str, Facts], given: Mapping[str, str], task: str 
                     f" --column prompt={asked} --column completion={quoted(answer)}",
                 )
             said.append(f"{left}, and is not read")
+        if "label" in facts.keys() - {*columns.values()} and is_yes_or_no(facts["label"]):
+            said.append(
+                f"column 'label' says yes or no of each {columns['completion']!r}, and is not read: those that nobody wants are learned as well; leave"
+                " their rows out"
+            )
         return Guess("CausalLM", columns, {"annotation": "Completions"}, said)
     return None
 
@@ -352,12 +372,12 @@ def _add_labels(
 
 
 def _nothing(facts: Mapping[str, Facts]) -> str:
-    found = ", ".join(f"{one.name!r} ({one.look})" for one in facts.values())
+    found = some_of([f"{one.name!r} ({one.look})" for one in facts.values()], _MOST_NAMES)
     reads = "; ".join(
         f"{task.name}: {', '.join(column.name for column in task.reads if not column.optional)}" for task in TASKS
     )
     return (
-        f"it cannot be told what is to be predicted from what{hints(facts) or ways(facts)}. The columns are {quoted(found)}. Say it by --task"
+        f"it cannot be told what is to be predicted from what{of_first_row(facts) or hints(facts) or ways(facts)}. The columns are {quoted(found)}. Say it by --task"
         f" and --column FIELD=NAME; the fields of each task: {reads}"
     )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 from unfreeze_trainer.commands.facts import Facts
+from unfreeze_trainer.data.columns import NO_HEADER, reads_like_a_row
 from unfreeze_trainer.data.samples import SEVERAL_TEXTS
-from unfreeze_trainer.errors import JobError, quoted
+from unfreeze_trainer.errors import JobError, quoted, some_of
 
 _FORMS = (
     (
@@ -23,6 +24,14 @@ _UNREAD = re.compile(r".*(\.(?:3gp|aac|aif|aiff|amr|caf|m4a|mp4|webm|wma))", re.
 """Names of clips in formats that are not read."""
 _TRANSCRIPTS = "*.trans.txt"
 _LOOKED_FOLDERS = 64
+_PIXEL = re.compile(r"[0-9]{1,3}(\.0)?")
+_PIXELS = re.compile(r"\s*[0-9]{1,3}(\s+[0-9]{1,3}){63,}\s*")
+"""As many as a picture of 8 x 8 has, at least."""
+_FEWEST_PIXELS = 64
+_ROWS = 9
+"""That tell whether numbers are pixels."""
+_CHOICES = ("choices", "options", "endings")
+_FEWEST_CHOICES = 4
 _NUMBER = re.compile(r"\s*[+-]?[0-9.,]+\s*")
 _TAG = re.compile(r"O|[BIESLU]-\S+")
 _SPAN = 3
@@ -40,8 +49,42 @@ def ways(facts: Mapping[str, Facts]) -> str:
     if texts and any(one.look == "picture" for one in facts.values()):
         return f". What pictures show is learned by --task Captioning, --task ImageText or --task Alignment, with --column text={texts[0]}"
     if len(texts) > 1:
-        return f". To learn to write one text from another say --task Seq2SeqLM --column source={texts[0]} --column target={texts[1]}"
+        return (
+            f". To learn to write one text from another say --task Seq2SeqLM --column source={texts[0]} --column target={texts[1]}, or of a model that"
+            f" goes on with texts --task CausalLM --column prompt={texts[0]} --column completion={texts[1]}"
+        )
     return f". To learn to go on with texts say --task CausalLM --column text={texts[0]}" if texts else ""
+
+
+def of_first_row(facts: Mapping[str, Facts]) -> str:
+    """Return what to do where the names of columns read like a row, and so no header stands in the file; begins as `hints` does."""
+    return f". {NO_HEADER}" if reads_like_a_row(list(facts)) else ""
+
+
+def require_no_pixels(facts: Mapping[str, Facts], where: str) -> None:
+    """Raise JobError InvalidData where cells, or rows, are the pixels of pictures as numbers."""
+    first = {name: one.values[:_ROWS] for name, one in facts.items() if one.values}
+    cells = [name for name, values in first.items() if all(map(_PIXELS.fullmatch, values))]
+    columns = [name for name, values in first.items() if all(map(_PIXEL.fullmatch, values))]
+    flags = {value for name in columns for value in first[name]} <= {"0", "1"}
+    others = any(one.look in ("text", "picture", "audio") for name, one in facts.items() if name not in columns)
+    if cells or (len(columns) >= _FEWEST_PIXELS and not (flags or others)):
+        said = f"column {quoted(repr(cells[0]))} holds" if cells else f"columns {quoted(some_of(columns, 3))} hold"
+        raise JobError("InvalidData", f"{where}: {said} pixels as numbers: write pictures (docs/conversions.md)")
+
+
+def require_no_choices(facts: Mapping[str, Facts], where: str) -> None:
+    """Raise JobError InvalidData where a question stands beside answers to choose from: the place of the right one is no label of the question."""
+    listed = [
+        name for name, one in facts.items() if name.lower() in _CHOICES and one.look in ("words", "list", "object")
+    ]
+    lettered = [name for name in facts if re.fullmatch(r"(option[ _]?)?[a-dA-D]", name)]
+    if listed or len(lettered) >= _FEWEST_CHOICES:
+        raise JobError(
+            "InvalidData",
+            f"{where}: columns {quoted(some_of([repr(name) for name in listed or lettered]))} hold answers to choose from, which no task reads so: write"
+            " them into the prompt, and the right one as completion, for CausalLM (docs/conversions.md)",
+        )
 
 
 def require_header(label: Facts, facts: Mapping[str, Facts], where: str) -> None:
@@ -90,7 +133,7 @@ def require_no_transcripts(folder: Path) -> None:
         raise JobError(
             "InvalidData",
             f"{folder}: what is said in its clips stands in files like {quoted(str(found.relative_to(folder)))}, as in LibriSpeech, which are"
-            " not read: write a table with a row for each clip, its path as audio and its text as text, and name that",
+            " not read: write a table with a row for each clip, its path as audio and its text as text, and name that (docs/conversions.md)",
         )
 
 
@@ -113,6 +156,11 @@ def _of_table(facts: Mapping[str, Facts]) -> Iterator[str]:
             written = (what for form, what in _FORMS if any(form.fullmatch(value) for value in one.values))
             if what := next(written, ""):
                 yield f"Column {quoted(repr(one.name))} holds numbers with {what}"
+    if {"pos", "neg"} <= facts.keys():
+        yield (
+            "Columns 'pos' and 'neg' hold texts that belong to another one and others that do not: TextEmbedding reads a row for each, with anchor,"
+            " positive and negative (docs/conversions.md)"
+        )
     if {"chosen", "rejected"} <= facts.keys():
         asked = "prompt" if "prompt" in facts else "NAME"
         yield (
@@ -127,7 +175,7 @@ def _of_lists(one: Facts) -> str:
     if _is_shared(one):
         return (
             f"Column {name} holds messages in the form of ShareGPT: CausalLM reads lists of objects with role and content. Write"
-            " 'from' as role (human as user, gpt as assistant) and 'value' as content"
+            " 'from' as role (human as user, gpt as assistant) and 'value' as content (docs/conversions.md)"
         )
     if items and all(
         isinstance(item, list) and len(item) == _SPAN and isinstance(item[0], int) and isinstance(item[1], int)
@@ -135,7 +183,7 @@ def _of_lists(one: Facts) -> str:
     ):
         return (
             f"Column {name} holds spans as [start, end, label]: TokenClassification reads lists of objects with start, end and"
-            " label"
+            " label (docs/conversions.md)"
         )
     tags = [value.split() for value in one.counts]
     if "O" in one.counts.keys() | {tag for cell in tags for tag in cell} and all(
@@ -149,7 +197,24 @@ def _of_lists(one: Facts) -> str:
             " (docs/conversions.md)"
         )
     if items and all(isinstance(item, dict) for item in items):
-        return f"Column {name} holds lists of objects, which no task reads in this form"
+        return f"Column {name} holds {_of_objects(items)} (docs/conversions.md)"
     if one.look == "list" and items and all(type(item) is int for item in items) and "tag" in " ".join(one.words):
         return f"Column {name} holds tags as numbers: write their names, as B-LOC (they stand in the features of the data set)"
     return ""
+
+
+def _of_objects(items: Sequence[Mapping[str, object]]) -> str:
+    """Return what lists of objects are, and what to do about them."""
+    for keys, said in _OBJECTS.items():
+        if all(item.keys() >= {*keys} for item in items):
+            return said
+    return "lists of objects, which no task reads in this form"
+
+
+_OBJECTS = {
+    ("start", "end", "labels"): "spans as Label Studio writes them: write label in place of labels, a text and no list",
+    (
+        "start_offset",
+        "end_offset",
+    ): "spans as doccano writes them: write start and end in place of start_offset and end_offset",
+}

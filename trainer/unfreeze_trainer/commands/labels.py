@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from unfreeze_trainer.commands.facts import Facts
+from unfreeze_trainer.objectives.targets.doubts import SEPARATORS
 
 TEXT_NAMES = (
     *("text", "sentence", "content", "document", "question", "query", "review", "comment", "message", "body", "title", "premise"),
@@ -23,10 +25,11 @@ LABEL_NAMES = frozenset(
 )  # fmt: skip
 _SURE = frozenset({"label", "labels"})
 _VALUE_NAMES = frozenset(
-    {"value", "score", "scores", "similarity", "rating", "price", "target", "y", "grade", "relatedness", "amount", "age", "count", "stars"}
+    {"value", "score", "scores", "similarity", "rating", "price", "target", "y", "grade", "relatedness", "amount", "age", "count", "stars", "overall"}
 )  # fmt: skip
-_FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false"})
-_SEPARATORS = (",", ";", "|")
+_FLAGS = (frozenset({"0", "1", "0.0", "1.0", "true", "false"}), frozenset({"-1", "1"}))
+_SENTENCE = 3
+"""Words of a text that is no name."""
 _FEW = 20
 """Different whole numbers that are rather labels than a measure."""
 
@@ -52,12 +55,23 @@ def points(one: Facts, order: Sequence[str]) -> float:
         "text",
     ):
         return 5.0 if one.look == "text" and set(one.words) & _SURE and several(one) else 0.0
+    if one.lists is not None and _are_no_labels(one.lists):
+        return 0.0
     words = set(one.words)
     named = words & (LABEL_NAMES | _VALUE_NAMES)
     found = 1.0 + 3.0 * (len(words) == 1 and bool(named)) + 2.0 * bool(named) + 4.0 * bool(words & _SURE)
     if one.look in ("category", "boolean") or (one.look == "whole number" and len(one.counts) <= _FEW):
         found += 1.0
     return found + 0.5 * (one.name == order[-1])
+
+
+def _are_no_labels(lists: Sequence[Any]) -> bool:
+    """Return whether lists hold nothing, or texts of which hardly any stands there twice."""
+    items = [item for found in lists for item in found]
+    words = [len(item.split()) for item in items if isinstance(item, str)]
+    return not items or (
+        len(words) == len(items) and sum(words) >= _SENTENCE * len(items) and 2 * len({*items}) > len(items)
+    )
 
 
 def is_value(one: Facts) -> bool:
@@ -76,8 +90,13 @@ def _is_whole(value: str) -> bool:
 
 def is_flag(one: Facts) -> bool:
     """Return whether a column holds yes and no alone, and is not called a label."""
+    return is_yes_or_no(one) and not set(one.words) & (LABEL_NAMES | _VALUE_NAMES)
+
+
+def is_yes_or_no(one: Facts) -> bool:
+    """Return whether a column holds 0 and 1, true and false, or -1 and 1 alone."""
     values = {value.strip().lower() for value in one.counts}
-    return bool(values) and values <= _FLAGS and not set(one.words) & (LABEL_NAMES | _VALUE_NAMES)
+    return bool(values) and any(values <= flags for flags in _FLAGS)
 
 
 def is_measure(one: Facts) -> bool:
@@ -88,11 +107,14 @@ def is_measure(one: Facts) -> bool:
 def several(one: Facts) -> str | None:
     """Return what stands between several labels of a cell, `list` for lists; None where each cell is one label.
 
-    A separator has to stand in every second cell, and its parts have to come back in other cells.
+    A separator has to stand in every second cell, and its parts have to come back in other cells; or all its parts are cells.
     """
     if one.lists is not None:
         return "list"
-    for separator in _SEPARATORS:
+    for separator in SEPARATORS:
+        made = [value for value in one.counts if separator in value]
+        if len(made) > 1 and all(part.strip() in one.counts for value in made for part in value.split(separator)):
+            return separator  # each part is a label by itself
         if 2 * sum(separator in value for value in one.values) < len(one.values):
             continue
         parts = {value: {part.strip() for part in value.split(separator)} for value in one.counts}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from unfreeze_trainer.data.audio import CLIPS
 from unfreeze_trainer.data.clips import SUFFIXES as CLIP_SUFFIXES
-from unfreeze_trainer.data.files import is_hidden
+from unfreeze_trainer.data.files import is_hidden, side_by_side
+from unfreeze_trainer.data.images import PICTURES
 from unfreeze_trainer.data.partitions import is_partitioned
 from unfreeze_trainer.data.pictures import FORMATS as PICTURE_SUFFIXES
 from unfreeze_trainer.data.shards import is_pattern, shards
@@ -22,6 +25,7 @@ Kind = Literal["Table", "Image", "Audio"]
 _LISTS = (
     "files that list a split's are not read, and all of the folders is: docs/conversions.md has lines that divide it so"
 )
+_MOST_SUFFIXES = 3
 _LOOKED = 1000
 """Files of a folder whose suffix tells what all are."""
 
@@ -71,13 +75,24 @@ def find_layout(path: Path) -> Layout:
         _require_no_table(path, folders)
         lists = [file.name for file in sorted(path.glob("*.txt")) if split_of(file.stem)]
         return Layout(kind, path, said=[f"{some_of(lists)} beside the folders: {_LISTS}"] if lists else [])
-    if [folder.name for folder in folders] == ["data"]:  # as the hub's repositories of data are
-        return find_layout(folders[0])
+    if of_hub := [folder for folder in folders if folder.name == "data"]:  # as the hub's repositories of data are
+        return find_layout(of_hub[0])
+    for media in (PICTURES, CLIPS):
+        if flat := side_by_side(media, (entry.name for entry in path.iterdir() if entry.is_file())):
+            raise JobError("InvalidData", f"{path}: {flat}")
     raise JobError(
         "InvalidData",
-        f"{path}: nothing here that a job reads: a job takes a table ({', '.join(TABLES)}), or a folder with one"
-        " sub-folder of pictures or audio files for each label",
+        f"{path}: nothing here that a job reads{_there(path)}: a job takes a table ({', '.join(TABLES)}), or a folder with one"
+        " sub-folder of pictures or audio files for each label. docs/conversions.md has lines for texts, and for pictures and clips that lie"
+        " otherwise",
     )
+
+
+def _there(path: Path) -> str:
+    """Return which files lie in a folder, for a message; empty where there are none."""
+    found = Counter(_suffixes(path))
+    names = [suffix or "no suffix" for suffix, _ in found.most_common(_MOST_SUFFIXES)]
+    return f", but files of {', '.join(names)}" if names else ""
 
 
 def _require_no_table(path: Path, folders: Sequence[Path]) -> None:

@@ -133,7 +133,7 @@ def choose(
         "apiVersion: unfreeze.dev/v1alpha1",
         "kind: FineTuneJob",
         "metadata:",
-        f"  name: {name}",
+        f"  name: {_scalar(name)}",
         "spec:",
         "  model:",
         *(_towers(towers) or [f"    source: {_scalar(source)}" + ("" if model else _FOLDER)]),
@@ -181,7 +181,8 @@ def _name(train: Path, output: Path) -> str:
     for stem in named:
         words = [word for word in re.findall(r"[a-z0-9]+", _SHARD.sub("", stem.lower())) if word not in _NO_NAMES]
         if words:
-            return "-".join(words)[:50].strip("-")
+            name = "-".join(words)
+            return (name if name[0].isalpha() else f"job-{name}")[:50].strip("-")
     return "job"
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
 
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
@@ -18,8 +16,6 @@ _TIMES = 10
 _FEW = 5
 """Samples of a label that are few to learn it from, and to measure it by."""
 _SMALL_PICTURE = 32
-_LIKE_MISSING = frozenset({"nan", "na", "n/a", "<na>", "nat", "null", "none", "nil", "#n/a", "?", "-"})
-"""What programs and people write where a label is missing, in small letters."""
 
 
 def remarks(job: ResolvedJob, found: Survey) -> list[str]:
@@ -72,43 +68,8 @@ def _labels(job: ResolvedJob, train: SplitSurvey) -> Iterator[str]:
             f"train: the labels are imbalanced: {counts[most]:,} have {_shown(most)}, {counts[least]:,} have"
             f" {_shown(least)}{_remedy(job)}"
         )
-    yield from _written(counts)
     if few := [label for label, count in counts.items() if count < _FEW]:
         yield f"train: fewer than {_FEW} samples of {_names(few)}: hardly enough to learn from"
-
-
-def _written(counts: Mapping[str, int]) -> Iterator[str]:
-    """Yield what is strange about how labels are written."""
-    alike: dict[str, str] = {}
-    for label, count in counts.items():
-        composed = unicodedata.normalize("NFC", label)
-        if (other := alike.setdefault(composed.strip().casefold(), label)) != label:
-            what, both = "blanks or capitals", f"{_shown(other)} and {_shown(label)}"
-            if unicodedata.normalize("NFC", other) == composed:  # they look the same
-                what, both = "how their accents are stored", f"{other[:40]!a} and {label[:40]!a}"
-            yield (
-                f"train: the labels {both} differ in {what} alone, and are learned as two: write them alike if one is meant"
-            )
-        if label.startswith(("['", '["')) and label.endswith("]"):
-            yield (
-                f"train: the label {_shown(label)} is a list that is written out, and is learned as one name: if several are meant, set"
-                " the task's labels to Multi"
-            )
-        if label.startswith("_"):
-            yield (
-                f"train: {count:,} have the label {_shown(label)}, which reads like what is kept aside, as Speech Commands' noise is, and is"
-                " learned as any other: if it is none, move it out of the data"
-            )
-        if label.strip().lower() in _LIKE_MISSING or (label == "-1" and _count_classes(counts.keys() - {"-1"})):
-            yield (
-                f"train: {count:,} have the label {_shown(label)}, which reads like a missing one and is learned as any other: if"
-                " none is meant, leave these rows out"
-            )
-
-
-def _count_classes(labels: AbstractSet[str]) -> bool:
-    """Return whether labels are numbers from 0 on and no scale around it, as -1, 0, 1 is."""
-    return all(label.isdecimal() for label in labels) and not labels <= {"0", "1"}
 
 
 def _remedy(job: ResolvedJob) -> str:

@@ -188,7 +188,7 @@ def _require_separator(header: Sequence[str], where: str, separator: str) -> Non
             raise JobError(
                 "InvalidData",
                 f"{where}: the header {quoted(repr(header[0]))} has no {wanted[:-1]}; did you mean cells separated by {name}? A"
-                f" {_suffix_of(separator)} file has {wanted}: save it with those, and quote cells that hold {wanted}",
+                f" {_suffix_of(separator)} file has {wanted}: save it with those, and quote cells that hold {wanted} (docs/conversions.md)",
             )
 
 

@@ -6,9 +6,10 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from unfreeze_api.contracts.resolved import Columns, Dataset
 from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.samples import DataSource, TargetKind, readable
 from unfreeze_trainer.data.shards import folder_of, is_table_folder
+from unfreeze_trainer.data.split_names import split_of
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.data.web_dataset import is_reference
@@ -33,11 +35,8 @@ log = logging.getLogger(__name__)
 
 CHECKED_FILES = 10_000
 """Files whose header is read before training."""
-_SPLIT = re.compile(
-    r"(train|training|val|valid|validation|dev|test|testing|eval|evaluation)([-_ ]?(set|data|images|audio))?",
-    re.IGNORECASE,
-)
-"""Names of folders that hold a split, and not the files of a label."""
+_PART = re.compile(r"(fold|split|part|batch|chunk|shard)[-_ ]?\d+", re.IGNORECASE)
+"""Names of folders that hold a part of the data, and not the files of a label."""
 _FOLDERS = {"hidden": "hidden folders", "linked": "links to folders within those of labels"}
 """What is left out beside files of other suffixes."""
 _OF_FOLDERS = ("Labels", "LabelSets")
@@ -46,6 +45,10 @@ _OF_FOLDERS = ("Labels", "LabelSets")
 
 _SHOWN = 200
 """Characters of a cell in a message."""
+_LOOKED_FOLDERS = 64
+"""Folders in which a file is looked for that is not where a table says."""
+_LOOKED_ENTRIES = 1000
+"""Of each folder, among which these are."""
 _LOOKED = 100
 """Files of a table that are looked for where those that are gone are skipped, or up to twice as many."""
 
@@ -206,15 +209,24 @@ def _no_such(kind: FileKind, folder: Path, name: str) -> str:
             f"no such {kind.file}: the cell has {len(name):,} characters, {quoted(name[:_SHOWN])} ...; it takes a path"
             " relative to the table, or bytes (in a Parquet)"
         )
-    signs = " and have / between folders" if "\\" in name else ""
-    meant = _meant(kind, folder, name)
-    hint = f". {quoted(meant)} is there: write the paths so" if meant else ""
-    return f"no such {kind.file}: {quoted(folder / name)}; paths are relative to the table{signs}{hint}"
+    message = (
+        f"no such {kind.file}: {quoted(folder / name)}; paths are relative to the table"
+        + " and have / between folders" * ("\\" in name)
+    )
+    found = meant(kind, folder, name)
+    if not found:
+        return message
+    way = "write the paths so"
+    if found.startswith("../"):
+        way = f"a table's files lie below its folder, so write a table into {folder.parent}, with {quoted(found[3:])}"
+    return f"{message}. {quoted(found)} is there: {way} (docs/conversions.md)"
 
 
-def _meant(kind: FileKind, folder: Path, name: str) -> str:
-    """Return the path of a file that a name most likely means, empty if there is none: in a sub-folder (clips/), with a suffix, or where
-    another machine had it elsewhere, as the end of a whole path.
+def meant(kind: FileKind, folder: Path, name: str) -> str:
+    """Return the path of a file that a name in a table's folder most likely means, empty if there is none.
+
+    It lies in a sub-folder (clips/) or in a folder beside the table's (../audio/), has a suffix that the name lacks, or lay elsewhere on another
+    machine, as the end of a whole path.
     """
     parts = Path(name).parts
     if not name or ".." in parts:
@@ -223,11 +235,28 @@ def _meant(kind: FileKind, folder: Path, name: str) -> str:
         if Path(name).is_absolute():
             ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
             return next((end for end in ends if (folder / end).is_file()), "")
-        places = ["", *sorted(f"{entry.name}/" for entry in os.scandir(folder) if entry.is_dir())]
-        ways = (f"{place}{name}{suffix}" for place in places for suffix in ("", *kind.suffixes))
+        ways = (
+            f"{place}{name}{suffix}"
+            for above in ("", "../")
+            for place in (above, *islice(_folders(folder, above), _LOOKED_FOLDERS))
+            for suffix in ("", *kind.suffixes)
+        )
         return next((way for way in ways if (folder / way).is_file()), "")
     except (OSError, ValueError):  # whoever opens it says so
         return ""
+
+
+def _folders(folder: Path, place: str) -> Iterator[str]:
+    """Yield some folders in a place, as in `clips/`, and then some in these."""
+
+    def within(one: str) -> list[str]:
+        entries = islice(os.scandir(folder / one), _LOOKED_ENTRIES)
+        return sorted(f"{one}{entry.name}/" for entry in entries if entry.is_dir())[:_LOOKED_FOLDERS]
+
+    found = within(place)
+    yield from found
+    for one in found:
+        yield from within(one)
 
 
 def _is_gone(path: str) -> bool:
@@ -264,6 +293,7 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
     folders = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
     left_out["hidden"] = sum(entry.is_dir() and is_hidden(entry.name) for entry in entries)
     _refuse_splits(kind, root, folders, where)
+    _tell_alike(root, folders, where)
     for label in folders:
         _require_text(str(root / label), root, where)
         closed.folder(label)
@@ -286,12 +316,20 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
         paths += sorted(found)
         labels += [label] * len(found)
     if not paths:
-        raise JobError(
-            "InvalidData",
-            f"{where}: no {kind.files}: {root} needs one sub-folder per label, with the label's {kind.files} in it",
-        )
+        flat = side_by_side(kind, (entry.name for entry in entries if not entry.is_dir()))
+        need = f"no {kind.files}: {root} needs one sub-folder per label, with the label's {kind.files} in it"
+        raise JobError("InvalidData", f"{where}: {flat or need}")
     tell_left_out(where, left_out, sum(not entry.is_dir() for entry in entries))
     return paths, labels
+
+
+def side_by_side(kind: FileKind, names: Iterable[str]) -> str:
+    """Return what to do about files of a folder that lie in no folder of a label; empty where there are none."""
+    count = sum(os.path.splitext(name)[1].lower() in kind.suffixes for name in names)  # noqa: PTH122 - of millions of files
+    return (
+        f"{count:,} {kind.files} lie side by side, and no folder says their labels: write a table with a row for each, its path and its label"
+        " (docs/conversions.md), or move each into a folder of its label"
+    ) * bool(count)
 
 
 def is_hidden(folder: str) -> bool:
@@ -335,8 +373,13 @@ def tell_left_out(where: str, left_out: Counter[str], beside: int = 0) -> None:
 
 def _refuse_splits(kind: FileKind, root: Path, folders: list[str], where: str) -> None:
     """Raise JobError where the folders, or two of them at least, are splits with folders of labels, and so no labels themselves."""
-    fields = {"tr": "train", "va": "validation", "de": "validation", "te": "test", "ev": "test"}
-    told = {name: fields[name[:2].lower()] for name in folders if _SPLIT.fullmatch(name)}
+    if len(folders) > 1 and all(map(_PART.fullmatch, folders)):
+        raise JobError(
+            "InvalidData",
+            f"{where}: {some_of(folders)} are parts of the data and no labels: write a table with a row for each file, its path and its label"
+            " (docs/conversions.md)",
+        )
+    told = {name: split for name in folders if (split := split_of(name))}
     if not told or (len(told) < len(folders) and len({*told.values()}) == 1):  # beside others a train is one
         return
     below = {name: list(os.scandir(root / name)) for name in told}
@@ -349,7 +392,29 @@ def _refuse_splits(kind: FileKind, root: Path, folders: list[str], where: str) -
         return
     source = where.rpartition(" ")[2]
     ways = ", ".join(f"spec.data.{field}.source to {source}/{name}" for name, field in told.items())
-    raise JobError("InvalidData", f"{where}: {', '.join(told)} are splits and no labels: set {ways}")
+    raise JobError(
+        "InvalidData",
+        f"{where}: {', '.join(told)} {'is a split and no label' if len(told) == 1 else 'are splits and no labels'}: set {ways}",
+    )
+
+
+def _tell_alike(root: Path, folders: list[str], where: str) -> None:
+    """Log that all folders hold the same folders, and nothing else: these may be the labels, in several forms of the same data."""
+    shared: set[str] | None = None
+    for name in folders:
+        below = set()
+        for entry in os.scandir(root / name):
+            if not entry.is_dir():
+                return
+            below.add(entry.name)
+        shared = below if shared is None else shared & below
+    if len(folders) > 1 and shared and len(shared) > 1:
+        log.warning(
+            "%s: %s were taken for the labels, and each holds the folders %s: if those are the labels, name one of the former as the source",
+            where,
+            some_of(folders),
+            some_of(sorted(shared)),
+        )
 
 
 def _refuse_one_around(kind: FileKind, root: Path, labels: list[str], where: str) -> None:

@@ -62,7 +62,7 @@ def _lines(file: io.TextIOWrapper, begin: str, where: str) -> Iterator[str]:
         if len(line) == MAX_ITEM and not line.endswith("\n"):
             raise JobError(
                 "InvalidData",
-                f"{where}: line {number} is longer than {MAX_ITEM >> 20} Mi characters; write one object a line",
+                f"{where}: line {number} is longer than {MAX_ITEM >> 20} Mi characters; write one object a line (docs/conversions.md)",
             )
         yield line
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,7 +72,7 @@ def read_json_lines(
 def json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, cells: Cells | None) -> Any:
     """Return a value of a line; `types` are those of the lines before."""
     if name not in record and cells not in MAY_LACK:
-        if said := of_coco(record):
+        if said := of_one_object(record):
             raise JobError("InvalidData", f"{where}: {said}")
         check_columns([name], list(record), where, more=_rows_within(record) if where.endswith(": line 1") else "")
     value = record.get(name)
@@ -124,14 +124,25 @@ def _json_value(value: Any, key: str, types: dict[str, type], where: str) -> Any
     return value
 
 
-def of_coco(names: Collection[str]) -> str:
-    """Return what to do about a file whose one object has such names, where it is in COCO's form; else nothing."""
-    if not {"images", "annotations"} <= {*names}:
+def of_one_object(record: Mapping[str, Any]) -> str:
+    """Return what to do about a file of one object, whose values may be JSON, where it is in the form of COCO or SQuAD; else nothing."""
+    data = record.get("data")
+    if '"paragraphs"' in (data if isinstance(data, str) else json.dumps(data))[:_SHOWN]:
+        return (
+            "the file is in the form of SQuAD, with questions within paragraphs within articles: write a row for each question"
+            " (docs/conversions.md)"
+        )
+    if not {"images", "annotations"} <= record.keys():
         return ""
+    if "categories" in record:
+        return (
+            "the file is in the form of COCO, with images, annotations and categories apart: write a row for each picture, with the names of its"
+            " categories (docs/conversions.md)"
+        )
     return (
         "the file is in the form of COCO, with images and annotations apart, and rows have both. pandas writes these by"
         ' DataFrame(annotations).merge(DataFrame(images), left_on="image_id", right_on="id").to_json(PATH, orient="records",'
-        " lines=True): name the columns file_name and caption"
+        " lines=True): name the columns file_name and caption. docs/conversions.md has lines that need no pandas"
     )
 
 
@@ -142,6 +153,8 @@ def _rows_within(record: Mapping[str, Any]) -> str:
     return f". {name!r} is a list of objects: if these are the rows, save that list alone" if name else ""
 
 
+_SHOWN = 1000
+"""Characters of a value by which it is told what an object is."""
 _FLOAT_BITS = 1023
 """Of whole numbers that have a float of about their size."""
 
@@ -157,5 +170,11 @@ def _json_record(text: str, noun: Noun, where: str) -> dict[str, Any]:
             "InvalidData", f"{where} is not JSON: {error}: {quoted(repr(text.strip()[:120]))}{lone}"
         ) from error
     if not isinstance(record, dict):
-        raise JobError("InvalidData", f"{where} is no JSON object: {quoted(repr(text.strip()[:120]))}")
+        of_rows = isinstance(record, list) and any(isinstance(item, dict) for item in record[:1])
+        way = (
+            "a list of rows stands in a file that ends in .json"
+            if of_rows
+            else "rows are objects, in which each value has the name of its column"
+        )
+        raise JobError("InvalidData", f"{where} is no JSON object: {quoted(repr(text.strip()[:120]))}: {way}")
     return record

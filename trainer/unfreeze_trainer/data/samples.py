@@ -14,7 +14,7 @@ import numpy as np
 from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
-from unfreeze_trainer.data.few import few, most
+from unfreeze_trainer.data.few import few, most, numbers_of
 from unfreeze_trainer.data.held_out import hold_out, hold_out_whole
 from unfreeze_trainer.data.label_names import named_alike, with_names
 from unfreeze_trainer.data.shards import is_table_folder, shards
@@ -240,6 +240,8 @@ def read_splits(
     learned, splits = _of_training_data(job, read, kind)
     train, held_out = splits["train"].source, _held_out(job)
     learned.fit(splits["train"].targets, train.where)
+    for said in doubts_of(learned, splits["train"]):
+        log.warning("%s", said)
     for name, part in held_out.items():
         if part.dataset:
             source = read(named_alike(part.dataset, job.data.train), source_name(name, part.dataset))
@@ -249,6 +251,21 @@ def read_splits(
             _require_some(name, float(part.fraction or 0), splits, kind)
     _check_workers(job, len(splits["train"]))
     return learned, {name: splits[name] for name in ("train", *held_out)}
+
+
+def doubts_of(learned: Encoder[Any], train: Split) -> list[str]:
+    """Return what is strange about the labels of the training data, in sentences for people that begin with the source."""
+    said = [*learned.doubts()]
+    labels = train.targets.values
+    if train.source.files and learned.labels and labels.ndim == 1 and labels.dtype != object:
+        files = numbers_of(few(train.source.inputs, train.rows))
+        owners, counts = np.unique(np.unique(np.stack([files, labels], axis=1), axis=0)[:, 0], return_counts=True)
+        if rows := int(np.isin(files, owners[counts > 1]).sum()):
+            said.append(
+                f"{rows:,} of {len(files):,} rows share their file with a row of another label, and a model cannot get both right: where one"
+                " has several labels write them into one row, and set the task's labels to Multi"
+            )
+    return [f"{train.source.where}: {line}" for line in said]
 
 
 def _require_some(name: str, fraction: float, splits: Mapping[str, Split], kind: TargetKind) -> None:
@@ -261,6 +278,12 @@ def _require_some(name: str, fraction: float, splits: Mapping[str, Split], kind:
         whole = f", as rows that share {kind.together} stay together, up to {most:,} of them"
         remedy = f"set spec.data.{name}.source"
     if not len(splits[name]):
+        alone = int((np.bincount(splits["train"].targets.groups) == 1).sum())
+        if not kind.together and 2 * alone > total:
+            whole = (
+                f", as {alone:,} of them alone have their label, which is learned from: is it in the right column? Else"
+            )
+            raise JobError("InvalidData", f"{said} leaves none to measure on{whole} {remedy}")
         raise JobError("InvalidData", f"{said} leaves none to measure on{whole}: raise the fraction, or {remedy}")
     if whole and len(splits[name]) < _FEW * fraction * total:
         log.warning("%s are %d%s: to measure on more %s", said, len(splits[name]), whole, remedy)

@@ -169,7 +169,9 @@ def _require_one_table(tables: Sequence[str], names: Sequence[str], folders: Seq
         raise JobError(
             "InvalidData",
             f"{where}: this is a folder without tables ({', '.join(TABLES)}): it has {held}{below}; name a file, a pattern"
-            " (*.parquet), or the folder that they lie in",
+            " (*.parquet), or the folder that they lie in"
+            + "; texts in files of their own become a table by lines of docs/conversions.md"
+            * bool(folders or any(name.endswith(".txt") for name in names)),
         )
     for what, kinds in (
         ("formats", {suffixes(name)[0] for name in tables}),

@@ -39,7 +39,7 @@ def read_speech(dataset: Dataset, where: str, *, kind: Any, **options: Any) -> D
         raise JobError(
             "InvalidData",
             f"{where}: a folder of audio files says nothing of what is said in them: give a table with the columns"
-            f" {dataset.columns.audio!r}, paths relative to it, and {dataset.columns.text!r}{there}",
+            f" {dataset.columns.audio!r}, paths relative to it, and {dataset.columns.text!r} (docs/conversions.md){there}",
         )
     source = read_audio(dataset, where, kind=kind, **options)
     read_targets(source, kind)

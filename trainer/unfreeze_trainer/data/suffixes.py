@@ -17,6 +17,12 @@ PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Suffixes of compressed files."""
 _ARCHIVES = (".7z", ".rar", ".tgz", ".zip")
 """Suffixes of what holds other files, and is read by no reader."""
+_SHEETS = (".xls", ".xlsx", ".xlsm", ".ods")
+"""Suffixes of spreadsheets."""
+_LOOKED = 1 << 16
+"""Bytes of a file whose suffix tells nothing, by which it is told what it looks like."""
+_NAME_WORDS = 3
+"""Words of a column's name, at most."""
 
 _PART = re.compile(r"part[-.]\d")
 
@@ -42,8 +48,32 @@ def is_table(path: str | Path) -> bool:
 def no_table(path: str | Path) -> str:
     """Return what a message says of a file that is not called like a table, behind its name."""
     suffix = suffixes(path)[0]
-    way = "unpack it" if suffix in _ARCHIVES else "convert it (docs/conversions.md), or rename it if it is one of these"
+    way = "convert it (docs/conversions.md), or rename it if it is one of these"
+    if suffix in _ARCHIVES:
+        way = "unpack it"
+    elif suffix in _SHEETS:
+        way = "save its sheet as CSV (UTF-8, with commas)"
+    elif like := _like(path):
+        way = f"it looks like {like}: rename it so, and write names of the columns into its first line where it has none, or convert it (docs/conversions.md)"
     return f"files end in {', '.join(TABLES)}, not {suffix or 'nothing'}; {way}"
+
+
+def _like(path: str | Path) -> str:
+    """Return the suffix that the first lines of a file tell; empty where they tell none, or the file cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            begin = file.read(_LOOKED).decode(errors="replace").removeprefix("\ufeff")
+    except OSError:
+        return ""
+    if begin.lstrip().startswith(("{", "[{")):
+        return ".jsonl" if begin.lstrip().startswith("{") else ".json"
+    lines = [line for line in begin.split("\n")[: -1 if len(begin) == _LOOKED else None] if line]
+    tabs = {line.count("\t") for line in lines}
+    if len(tabs) == 1 and tabs != {0}:
+        return ".tsv"
+    header = lines[0].split(",") if lines else []
+    commas = len(header) > 1 and all(0 < len(name.split()) <= _NAME_WORDS for name in header)
+    return ".csv" if commas and all(line.count(",") >= len(header) - 1 for line in lines) else ""
 
 
 def lies_as_table(path: str | Path) -> bool:

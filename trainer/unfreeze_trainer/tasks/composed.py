@@ -18,7 +18,7 @@ from unfreeze_trainer.data.order import balanced_chances
 from unfreeze_trainer.data.overlaps import learned_before, overlaps
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.rows import row_columns
-from unfreeze_trainer.data.samples import Split, read_splits, target_kind
+from unfreeze_trainer.data.samples import Split, doubts_of, read_splits, target_kind
 from unfreeze_trainer.data.unlabelled import FEWEST_ANCHORS, check_anchor, read_anchor
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Library
@@ -67,6 +67,7 @@ class ComposedTask(Task):
     ) -> None:
         self.job, self.modality, self.library = job, modality, library
         learned, self._splits = self.read()
+        modality.warnings += doubts_of(learned, self._splits["train"])
         self.objective = objective(learned)
         library.open(self.objective)
         modality.open()

@@ -136,6 +136,10 @@ class Encoder(ABC, Generic[_Read]):
         """Return the indices of rows with labels that the training data does not have, int64: `encode` refuses them."""
         return np.zeros(0, dtype=np.int64)
 
+    def doubts(self) -> Iterator[str]:
+        """Yield what is strange about what there is to tell apart in the training data, in sentences for people."""
+        yield from ()
+
     def fit(self, train: Targets, where: str) -> None:
         """Learn what depends on which samples are trained on: statistics of the training split.
 

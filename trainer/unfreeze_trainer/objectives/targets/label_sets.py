@@ -11,6 +11,7 @@ import numpy as np
 from unfreeze_api.grammar.model import Model
 from unfreeze_trainer.errors import JobError, quoted, some_rows
 from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, missing_rows, no_target
+from unfreeze_trainer.objectives.targets.doubts import doubts, never_several
 from unfreeze_trainer.objectives.targets.labels import class_ids, encode_labels, frequencies_of, known_ids, sort_labels
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Sets:
     """The distinct labels, in no order."""
     count: int
     """Number of rows."""
+    separated: bool = False
+    """Whether they were texts with a separator, and no lists."""
 
 
 class LabelSets(Encoder[Sets]):
@@ -52,6 +55,7 @@ class LabelSets(Encoder[Sets]):
         self.labels = sort_labels(train.names)
         self.samples = train.count
         self.frequencies = frequencies_of(train.codes, train.names, self.labels)
+        self._alone = train.separated and len(np.unique(train.rows)) == len(train.rows)
         if len(self.labels) <= 1:
             what = (
                 f"the only label of {train.count} samples is {quoted(repr(self.labels[0]))}"
@@ -63,6 +67,12 @@ class LabelSets(Encoder[Sets]):
                 f"{where}: {what}; a task with labels Multi needs at least two labels. Are they separated by"
                 f" {self.separator!r}? Set labelSeparator otherwise",
             )
+
+    def doubts(self) -> Iterator[str]:
+        """Yield what is strange about the labels, such as cells with one each."""
+        yield from doubts(dict(zip(self.labels, self.frequencies.tolist(), strict=True)))
+        if self._alone:
+            yield never_several(self.labels, self.separator)
 
     @staticmethod
     def broken(
@@ -102,8 +112,10 @@ class LabelSets(Encoder[Sets]):
                 kept = pc.not_equal(cells, "").to_numpy(zero_copy_only=False)
                 rows, cells = rows[kept], cells.filter(pa.array(kept))
         codes, names = encode_labels(pa.chunked_array([cells]), name, where)
+        if _is_list(column.type):
+            _refuse_flags(rows, names, len(lists), name, where)
         pairs = np.unique(np.stack([rows, codes]), axis=1)  # a label that is named twice counts once
-        return Sets(pairs[1], pairs[0], names, len(lists))
+        return Sets(pairs[1], pairs[0], names, len(lists), separated=is_text(column.type))
 
     def strange(self, read: Sets) -> np.ndarray:
         """Return the rows with a label that the training data does not have, int64."""
@@ -172,7 +184,20 @@ def _refuse_written_lists(texts: pa.Array, separator: str, name: str, where: str
         )
 
 
-_WRITTEN_LIST = r"""^\s*\[\s*((".*"|'.*'|-?[0-9]+(\s*,\s*-?[0-9]+)*)\s*)?\]\s*$"""
+_WRITTEN_LIST = r"""^\s*([\[({]\s*(".*"|'.*'),?\s*[\])}]|\[\s*(-?[0-9]+\.?(\s*[,\s]\s*-?[0-9]+\.?)*)?\s*\])\s*$"""
+"""Of JSON, Python and numpy."""
+_FLAGS = ({"0", "1"}, {"false", "true"})
+
+
+def _refuse_flags(rows: np.ndarray, names: Sequence[str], count: int, name: str, where: str) -> None:
+    """Raise JobError where each list has yes or no for each label: 0 and 1 would be the labels, and nearly all samples have both."""
+    lengths = np.bincount(rows, minlength=count)
+    if any({*names} <= flags for flags in _FLAGS) and len(lengths) and lengths.min() == lengths.max() > 1:
+        raise JobError(
+            "InvalidData",
+            f"{where}: column {name!r} holds lists of {lengths[0]} times {' or '.join(sorted(names))}, yes or no for each of as many labels:"
+            " write lists of the names, or numbers, of the labels that a sample has (docs/conversions.md)",
+        )
 
 
 def _no_name(rows: Sequence[int], name: str, where: str) -> JobError:

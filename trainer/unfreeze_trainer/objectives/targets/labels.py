@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from unfreeze_trainer.errors import JobError, quoted, some_rows
 from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, missing_rows, no_target
+from unfreeze_trainer.objectives.targets.doubts import doubts, few_of_each, several_in_one
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +49,12 @@ class Labels(Encoder[Codes]):
                 f"{where}: all {len(train.codes)} samples have the label {quoted(repr(self.labels[0]))}; classification needs at"
                 " least two labels",
             )
+
+    def doubts(self) -> Iterator[str]:
+        """Yield what is strange about the labels, such as two that differ in blanks alone."""
+        counts = dict(zip(self.labels, self.frequencies.tolist(), strict=True))
+        for kind in (doubts, several_in_one, few_of_each):
+            yield from kind(counts)
 
     @staticmethod
     def read(column: pa.ChunkedArray, name: str, where: str) -> Codes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from unfreeze_trainer.errors import JobError, quoted, some_of
 from unfreeze_trainer.objectives.targets import Encoder, Targets
+from unfreeze_trainer.objectives.targets.doubts import doubts
 from unfreeze_trainer.objectives.targets.labels import MAX_LABELS, class_ids, known_ids, sort_labels
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Tags(Encoder[TagCodes]):
 
     def __init__(self, train: TagCodes, where: str) -> None:
         self.labels = sort_labels(train.names)
+        self._counts = dict(
+            zip(train.names, np.bincount(train.codes, minlength=len(train.names)).tolist(), strict=True)
+        )
         if len(self.labels) == 1:
             raise JobError(
                 "InvalidData",
@@ -55,6 +59,10 @@ class Tags(Encoder[TagCodes]):
                 f" {quoted(some_of([repr(tag) for tag in plain]))}. Begin all tags but {OUTSIDE} with B- and I- (E-, S-, L-, U-"
                 " where you have them), or none",
             )
+
+    def doubts(self) -> Iterator[str]:
+        """Yield what is strange about the tags, such as two that differ in capitals alone."""
+        return doubts(self._counts)
 
     @staticmethod
     def read(column: pa.ChunkedArray, name: str, where: str) -> TagCodes:  # noqa: ARG004 - read_words has checked the cells
