@@ -62,6 +62,12 @@ SETS: dict[str, Row] = {
         "strategy": {"type": "FullFineTuning"},
         "adapter": {"type": "LoRA", "lora": {"r": 8}},
     },
+    "few questions, all": {
+        **_QUESTIONS,
+        "rows": 320,
+        "strategy": {"type": "FullFineTuning"},
+        "training": {"epochs": 3, "batchSize": 32},
+    },
     "few questions, gradual": {
         **_QUESTIONS,
         "rows": 200,

@@ -281,12 +281,26 @@ def test_a_job_file_validates_and_names_what_it_took(here):
     assert spec["model"]["source"] == f"file://{here}/models/bert"
     assert spec["data"]["test"]["source"] == f"file://{here}/test.csv"
     assert (spec["training"]["batchSize"], spec["training"]["epochs"]) == (8, 10)
-    assert spec["strategy"]["type"] == "FeatureExtraction"
+    assert spec["strategy"] == {"type": "Auto"}
     seen = ask("validate", "job.yaml", "--claims", here)
     assert (seen.exit_code, seen.stdout) == (
         0,
         'job.yaml: FineTuneJob "questions" is valid; 4 labels, samples: 270 in train, 30 in validation, 20 in test\n',
     )
+
+
+def test_a_model_may_be_named_as_a_hub_or_a_source_has_it(here):
+    write_csv(here / "train.csv", rows=60)
+    done = ask("init", f"file://{here}/train.csv", "--model", "hf://owner/name@main")
+    assert done.exit_code == 0, done.stderr
+    assert "hf://owner/name@main is not fetched here" in done.stdout
+    assert "Next: unfreeze run" in done.stdout
+    assert job(here / "job.yaml")["model"] == {"source": "hf://owner/name@main"}
+    assert ask("init", "train.csv", "--force", "--model", f"file://{here}/models/bert").exit_code == 0
+    assert job(here / "job.yaml")["model"] == {"source": f"file://{here}/models/bert"}
+    wrong = ask("init", "train.csv", "--force", "--model", "hf://owner")
+    assert (wrong.exit_code, "spec.model.source" in wrong.stderr) == (1, True)
+    assert job(here / "job.yaml")["model"] == {"source": f"file://{here}/models/bert"}
 
 
 def test_paths_may_lead_up(here, monkeypatch):

@@ -35,7 +35,8 @@ class DataPath(click.Path):
         """Return it as a path; BadParameter where there is none."""
         from unfreeze_trainer.data.shards import is_pattern
 
-        return Path(value) if is_pattern(str(value)) else super().convert(value, param, ctx)
+        value = str(value).removeprefix("file://")
+        return Path(value) if is_pattern(value) else super().convert(value, param, ctx)
 
 
 def require_other(output: Path | None, data: Path | None) -> None:

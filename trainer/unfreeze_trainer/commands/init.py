@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,14 +19,26 @@ if TYPE_CHECKING:
     from unfreeze_trainer.commands.recipe import Chosen
     from unfreeze_trainer.commands.surveyed import Survey
 
+_HUBS = ("hf://", "timm://")
+
+
+class ModelPlace(click.Path):
+    """A folder that is there, or a source at a hub, which stays text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return it as a path or as text; BadParameter where there is no such folder."""
+        text = str(value)
+        return text if text.startswith(_HUBS) else super().convert(text.removeprefix("file://"), param, ctx)
+
 
 @click.command()
 @click.option(
     "--model",
     "models",
     multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the pretrained model; of Alignment and Captioning several, each by a --model of its own. Default: the first that fits in model/ or"
+    type=ModelPlace(exists=True, file_okay=False, path_type=Path),
+    metavar="DIRECTORY",
+    help="Folder of the pretrained model, or its name at a hub, hf://OWNER/NAME or timm://NAME; of Alignment and Captioning several, each by a --model of its own. Default: the first that fits in model/ or"
     " models/ here or beside the data.",
 )
 @click.option(
@@ -41,13 +53,12 @@ if TYPE_CHECKING:
 @column_option
 @click.argument("path", type=DataPath(exists=True, path_type=Path))
 def init(
-    *, path: Path, models: tuple[Path, ...], output: Path, force: bool, task: str | None, columns: tuple[str, ...]
+    *, path: Path, models: tuple[Path | str, ...], output: Path, force: bool, task: str | None, columns: tuple[str, ...]
 ) -> None:
     """Write a FineTuneJob for the data at PATH, with a comment at each choice.
 
     PATH is a table, a pattern of tables ('train-*.parquet'), or a folder of tables, pictures or audio files. What was chosen among several is said, and how to have it
-    otherwise. The job starts with feature extraction, where the task has a head: it trains that alone and tells soonest what data and model are
-    worth.
+    otherwise. Where the task has a head, the job starts with feature extraction, and trains more of the model as long as the validation data says that it is worth it.
     """
     if output.exists() and not force:
         raise click.ClickException(f"{output} is there already: --force overwrites it, --output names another file")
@@ -59,7 +70,7 @@ def init(
     with judged():
         drafted = draft(path, task=task, columns=named(columns))
         folder, towers, said = _bases(drafted, models, path)
-        counter = token_counter(folder) if folder and drafted.reads_text else None
+        counter = token_counter(folder) if isinstance(folder, Path) and drafted.reads_text else None
         with logged() as messages:
             found = survey(job_of(drafted), count_tokens=counter, files=FILES)
         if not found.splits:
@@ -78,14 +89,19 @@ def init(
 
 
 def _bases(
-    drafted: Draft, given: Sequence[Path], path: Path
-) -> tuple[Path | None, list[tuple[str, Path | None]], list[str]]:
+    drafted: Draft, given: Sequence[Path | str], path: Path
+) -> tuple[Path | str | None, list[tuple[str, Path | None]], list[str]]:
     """Return the model's folder, or that which reads text, where each of several encoders lies, and what people are shown of it."""
     from unfreeze_api.tasks import task_type
     from unfreeze_api.tasks.alignment import COLUMNS
 
     if wanted := drafted.modalities:
-        towers, said = _towers(wanted, given, path, writes=task_type(drafted.guess.task).writes)
+        folders = [one for one in given if isinstance(one, Path)]
+        if len(folders) < len(given):
+            raise click.UsageError(
+                f"--model: {drafted.guess.task} has several models, of which folders alone tell here what each reads: name folders"
+            )
+        towers, said = _towers(wanted, folders, path, writes=task_type(drafted.guess.task).writes)
         taken = {COLUMNS[modality].name for modality, _ in towers}
         for name in (
             drafted.guess.columns.keys() & {one.name for one in COLUMNS.values()}
@@ -94,7 +110,9 @@ def _bases(
         return next((folder for modality, folder in towers if modality == "Text"), None), towers, said
     if len(given) > 1:
         raise click.UsageError(f"--model: {drafted.guess.task} has one model: name one folder")
-    folder, said = _model(drafted, given[0] if given else None, path)
+    if given and isinstance(given[0], str):
+        return given[0], [], [f"{given[0]} is not fetched here: how long texts are is left to it"]
+    folder, said = _model(drafted, next((one for one in given if isinstance(one, Path)), None), path)
     return folder, [], said
 
 

@@ -48,10 +48,10 @@ class Chosen:
 
 
 _HEAD = (
-    "    # The head alone is trained: fast, and hard to overfit. If it falls short, try LinearProbeThenFineTune, then",
-    "    # FullFineTuning with learningRate: {head: 1.0e-3, backbone: 3.0e-5}.",
-    "    type: FeatureExtraction",
-    "    learningRate: {head: 1.0e-3}",
+    "    # The head alone is trained first, then more of the model as long as the validation data says that it is worth it, with",
+    "    # learning rates that a short test finds. For a fast look at the head alone: type: FeatureExtraction. With an end to its",
+    "    # time: auto: {budget: {seconds: 1800}}.",
+    "    type: Auto",
 )
 _ALL = (
     "    # There is no head that could be trained alone. If it overfits, try an adapter, LoRA, or PartialFineTuning.",
@@ -88,7 +88,7 @@ def choose(
     drafted: Draft,
     found: Survey,
     *,
-    model: Path | None,
+    model: Path | str | None,
     output: Path,
     towers: Sequence[tuple[str, Path | None]] = (),
 ) -> Chosen:
@@ -99,14 +99,14 @@ def choose(
     drafted, found
         What lies there, and what a survey of it says.
     model
-        The model's folder; a place for it where None.
+        The model's folder, or its source where that is no folder; a place for it where None.
     towers
         Modality and folder of each of several encoders; a place for one where None.
     output
         The file that is to be written: the run's folder lies beside it.
     """
     name = _name(drafted.layout.train, output)
-    source = f"file://{absolute(model)}" if model else _MISSING_MODEL
+    source = model if isinstance(model, str) else f"file://{absolute(model)}" if model else _MISSING_MODEL
     train = found.splits.get("train")
     samples = train.samples if train else found.sources["train"].rows
     batch = min(max(1, samples), next((size for limit, size in _BATCHES if samples < limit), 32))

@@ -78,7 +78,9 @@ class CurveFile:
     def evaluations(self, phase: str) -> list[Evaluated]:
         """Return the evaluations of a phase whose losses are numbers; none where there are no such losses, or this process may not write."""
         found = []
-        with suppress(OSError, KeyError, ValueError, TypeError, csv.Error):  # a damaged line ends what it tells, and no run
+        with suppress(
+            OSError, KeyError, ValueError, TypeError, csv.Error
+        ):  # a damaged line ends what it tells, and no run
             for row in csv.DictReader(io.StringIO(self._path.read_text(encoding="utf-8") if self._generation else "")):
                 rates = [float(row[name]) for name in self._header if name.startswith("learningRate.") and row[name]]
                 losses = [float(row.get(name) or "nan") for name in ("loss", "validation.loss")]
