@@ -141,7 +141,9 @@ def _phases(job: Json, status: Json) -> Iterator[RenderableType]:
     ended, progress = status.get("phases", []), status.get("progress", {})
     earlier = status.get("omitted", {}).get("phases", 0)
     count = progress.get("phaseCount", 0)
-    now = earlier + len(ended) < count and count > 1 and progress.get("phaseName") and status.get("phase") == "Running"
+    several = count > 1 or "stage" in progress
+    now = several and progress.get("phaseName") and status.get("phase") == "Running"
+    now = now and (not ended or ended[-1]["name"] != _present(progress))
     if not ended and not now:
         return
     metric = _metric(job)
@@ -161,9 +163,17 @@ def _phases(job: Json, status: Json) -> Iterator[RenderableType]:
             "" if value is None else f"{value:.4g}",
         )
     if now:
-        table.add_row(line(progress["phaseName"]), f"now ({progress.get('phaseIndex', 0) + 1} of {count})")
+        table.add_row(line(_present(progress)), f"now ({progress.get('phaseIndex', 0) + 1} of {count})")
     yield Text()
     yield table
+
+
+def _present(progress: Json) -> str:
+    """Return the name that the present phase has among those that have ended: one of a stage has that of its stage before it."""
+    number, _, rest = progress.get("stage", "").partition(" of ")
+    count, _, stage = rest.partition(": ")
+    name = str(progress["phaseName"])
+    return name if number == count else f"{stage}.{name}"  # the last stage is the job itself
 
 
 def _gang(status: Json, pods: list[Json] | None, now: datetime) -> Iterator[RenderableType]:

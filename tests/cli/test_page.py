@@ -226,8 +226,23 @@ def test_what_is_left_out_is_counted():
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[lines.index("head done 170 21s 2,310 0.25") - 1] == "1 earlier done report.json"
     assert "and 4 more in report.json" in lines
-    full = {**RUNNING, "omitted": {"phases": 2}}
-    assert "now (2 of 3)" not in shown(full), "all three have ended"
+    last = RUNNING["progress"] | {"phaseIndex": 2, "phaseName": "head"}
+    assert "now (" not in shown({**RUNNING, "omitted": {"phases": 2}, "progress": last}), "all three have ended"
+
+
+@pytest.mark.parametrize(
+    ("stage", "ended", "now"),
+    [
+        ("1 of 2: domain", [], "domain.layer.5 now (2 of 3)"),
+        ("1 of 2: domain", ["domain.head", "domain.layer.5"], None),
+        ("2 of 2: the job itself", ["domain.head", "domain.layer.5", "domain.layer.4", "head"], "layer.5 now (2 of 3)"),
+        ("2 of 2: the job itself", ["domain.layer.5", "head", "layer.5"], None),
+    ],
+)
+def test_the_present_phase_of_a_stage_is_shown_however_many_have_ended_before_it(stage, ended, now):
+    phases = [RUNNING["phases"][0] | {"name": name} for name in ended]
+    text = shown({**RUNNING, "progress": RUNNING["progress"] | {"stage": stage}, "phases": phases})
+    assert [" ".join(one.split()) for one in text.splitlines() if "now (" in one] == [now] * (now is not None)
 
 
 def test_what_pods_write_cannot_command_the_terminal():

@@ -48,6 +48,7 @@ def test_anchors_and_merges():
         ("- a", "line 1: a manifest is an object"),
         ("a: !!python/object:os.system x", "line 1"),
         ("a: \x00", "not YAML"),
+        ("---\na: &x {b: [*x]}", "line 2: an alias (*) stands within what it names"),
     ],
 )
 def test_what_is_not_a_manifest_is_told_by_line(text, message):

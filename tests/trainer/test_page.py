@@ -240,7 +240,11 @@ def test_a_run_of_an_earlier_version_has_a_page_too(tmp_path):
 def test_tables_that_are_damaged_take_no_page_away(tmp_path, content):
     for name in ("history.csv", "label-issues.csv"):
         (tmp_path / name).write_bytes(content)
-    assert "<svg" not in page(tmp_path, REPORT)
+    one = REPORT.data.model_copy(update={"skipped": {"train": 1}, "overlaps": {"test in train": 1}})
+    text = page(tmp_path, REPORT.model_copy(update={"data": one}))
+    assert "<svg" not in text
+    assert "1 sample of train could not be read and was left out" in text
+    assert "1 sample stands in two splits (test in train)" in text
 
 
 def test_a_folder_without_a_report_is_told(tmp_path):

@@ -22,6 +22,7 @@ from unfreeze_api.tasks.base import Metric
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.report import read_report
+from unfreeze_trainer.judgement.rates import rolled_back
 from unfreeze_trainer.objectives.next_token import NextToken
 from unfreeze_trainer.runs.course import Course, fell_far
 from unfreeze_trainer.training.finish import finish
@@ -299,6 +300,7 @@ def test_a_run_goes_back_with_lower_rates_and_says_so(went_back):
     decided = [one for one in report.decisions if one.type == "Rollback"]
     assert [one.step for one in decided] == sorted({first["step"], second["step"]})
     assert decided[-1].message.endswith(second["message"])
+    assert sum(one["type"] == "Rollback" for one in events(went_back, "decision")) == 2
     assert report.usefulness.better
     page = (went_back / "report.html").read_text()
     assert f"At step {first['step']} the learning rates were found to destroy the model" in page
@@ -555,6 +557,18 @@ def test_rates_of_earlier_phases_stay():
 
     found = [Rollback(step=9, to=3, phase_index=1, factor=0.3, message="")]
     assert [rate_scale(found, index) for index in range(3)] == [1.0, 0.3, 0.3]
+
+
+def test_a_second_rollback_at_the_step_of_the_first_is_told_beside_it():
+    from unfreeze_api.contracts.report import Rollback
+
+    first = Rollback(step=9, to=3, phase_index=1, factor=0.3, message="it burst")
+    second = first.model_copy(update={"to": 0, "factor": 0.09, "message": "it burst anew"})
+    one, other = rolled_back(first), rolled_back(second, [first])
+    assert (one.key, one.answer, one.message) == (other.key, "Yes", "back to step 3, with rates times 0.3: it burst")
+    told = "back to step 0, with rates times 0.09, and before that to step 3 with rates times 0.3: it burst anew"
+    assert (other.answer, other.message) == ("Yes, again", told), "events.jsonl has both, by their answers"
+    assert rolled_back(second.model_copy(update={"step": 10}), [first]).answer == "Yes"
 
 
 @pytest.mark.slow

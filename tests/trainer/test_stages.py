@@ -114,14 +114,20 @@ def test_what_a_stage_says_is_said_of_the_job(tmp_path):
     ]
     before[0].decision = decided(PROBED)
     link = Link(tmp_path)
+    ended = before[0].phases
     StageLink(link, 2, 3, "two", before).write_progress(
-        Progress(activity="Done", step=1, results={"validation.loss": 1})
+        Progress(activity="Done", step=1, results={"validation.loss": 1}, phases=ended)
     )
     said = link.read_progress()
     assert (said.stage, said.activity, said.results) == ("2 of 3: two", "Exporting", {})
-    assert ([one.name for one in said.phases], [one.answer for one in said.decisions]) == (["one.all"], ["Yes"])
-    StageLink(link, 3, 3, "the job itself", before).write_progress(Progress(activity="Done", step=1))
-    assert (link.read_progress().activity, link.read_progress().stage) == ("Done", "3 of 3: the job itself")
+    assert [one.name for one in said.phases] == ["one.all", "two.all"], (
+        "a status would list one that is renamed later twice"
+    )
+    assert [one.answer for one in said.decisions] == ["Yes"]
+    StageLink(link, 3, 3, "the job itself", before).write_progress(Progress(activity="Done", step=1, phases=ended))
+    last = link.read_progress()
+    assert (last.activity, last.stage) == ("Done", "3 of 3: the job itself")
+    assert [one.name for one in last.phases] == ["one.all", "all"]
 
 
 def test_data_of_every_stage_is_read_before_anything_is_trained(inputs, tmp_path):

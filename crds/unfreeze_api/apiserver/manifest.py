@@ -117,6 +117,8 @@ def read(text: str) -> Iterator[Document]:
                 continue
             if not isinstance(value, dict):
                 raise ManifestError(f"line {line}: a manifest is an object with apiVersion, kind, metadata and spec")
+            if _holds_itself(value, set(), set()):
+                raise ManifestError(f"line {line}: an alias (*) stands within what it names")
             items = value.get("items") if value.get("kind") == "List" else None
             for item in items if isinstance(items, list) else [value]:
                 yield Document(line, item if isinstance(item, dict) else {})
@@ -131,3 +133,16 @@ def read(text: str) -> Iterator[Document]:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _holds_itself(value: object, around: set[int], known: set[int]) -> bool:
+    """Return whether an object or a list stands in itself, as YAML's aliases can have it and JSON cannot."""
+    if not isinstance(value, dict | list) or id(value) in known:
+        return False
+    if id(value) in around:
+        return True
+    around.add(id(value))
+    found = any(_holds_itself(part, around, known) for part in (value.values() if isinstance(value, dict) else value))
+    around.discard(id(value))
+    known.add(id(value))
+    return found

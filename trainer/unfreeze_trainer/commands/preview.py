@@ -379,7 +379,7 @@ def _print_cached(job: ResolvedJob, plan: Preview, console: Console) -> None:
             spared = (
                 "and the head is solved"
                 if phase.solved
-                else f"and are spared {kept.passes:.3g} passes over the training data"
+                else f"and are spared {kept.passes:.3g} {'pass' if kept.passes == 1 else 'passes'} over the training data"
             )
             console.print(
                 f"{phase.name}: {len(kept.blocks)} of {len(plan.blocks)} blocks compute once for each sample, {spared}"

@@ -206,7 +206,7 @@ def _remarks(data: DataReport) -> Iterator[str]:
         whole = data.splits[pair.partition(" ")[0]]
         yield f"{count} of {whole} samples stand twice, {pair}: what is measured on them was seen before"
     for split, count in data.skipped.items():
-        yield f"{count} samples of {split} could not be read and were left out (spec.data.onError Skip)"
+        yield f"{count} {'sample' if count == 1 else 'samples'} of {split} could not be read and {'was' if count == 1 else 'were'} left out (spec.data.onError Skip)"
 
 
 def _line(metrics: dict[str, float]) -> str:

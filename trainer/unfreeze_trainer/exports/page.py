@@ -312,10 +312,11 @@ def _notes(report: Report) -> list[str]:
     """Return what of the data a reader has to know: what was skipped, repeated, cut."""
     data = report.data
     notes = [
-        f"{count:,} samples of {split} could not be read and were left out." for split, count in data.skipped.items()
+        f"{count:,} {'sample' if count == 1 else 'samples'} of {split} could not be read and {'was' if count == 1 else 'were'} left out."
+        for split, count in data.skipped.items()
     ]
     notes += [
-        f"{count:,} samples stand in two splits ({where}): what is measured on them flatters."
+        f"{count:,} {'sample stands' if count == 1 else 'samples stand'} in two splits ({where}): what is measured on them flatters."
         for where, count in data.overlaps.items()
     ]
     notes += [

@@ -6,6 +6,7 @@ A short test says little: what it reads off is a weighted mean, in logarithms, w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -230,13 +231,18 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return [points[i * (len(points) - 1) // (_SHOWN - 1)] for i in range(_SHOWN)] if len(points) > _SHOWN else points
 
 
-def rolled_back(found: Rollback) -> Decision:
-    """Return what the guard against rates that destroy has decided, see `training/rollback.py`."""
+def rolled_back(found: Rollback, before: Sequence[Rollback] = ()) -> Decision:
+    """Return what the guard against rates that destroy has decided after others, see `training/rollback.py`.
+
+    One at the step of another, which the run came to again, is known by its answer, and stands for both.
+    """
+    again = [one for one in before if one.step == found.step]
+    said = "".join(f", and before that to step {one.to:,} with rates times {one.factor:.2g}" for one in again)
     return Decision(
         type="Rollback",
-        answer="Yes",
+        answer="Yes, again" if again else "Yes",
         question="Do the learning rates destroy the model?",
-        message=f"back to step {found.to:,}, with rates times {found.factor:.2g}: {found.message}"[:1024],
+        message=f"back to step {found.to:,}, with rates times {found.factor:.2g}{said}: {found.message}"[:1024],
         step=found.step,
         evidence=[
             Evidence(name="step that the training went back to", value=found.to),

@@ -93,8 +93,9 @@ class Rollbacks:
 
     def _tell(self) -> None:
         """Have each rollback be a decision: what the run resumes from may not know the newest one."""
-        for one in self._state.rollbacks:
-            self._decisions.add(rolled_back(one))
+        rollbacks = self._state.rollbacks
+        for count, one in enumerate(rollbacks):
+            self._decisions.add(rolled_back(one, rollbacks[:count]))
 
     def observe(self, losses: Sequence[tuple[float, float]]) -> None:
         """Take note of mean loss and units of steps."""

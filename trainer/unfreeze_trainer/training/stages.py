@@ -49,6 +49,7 @@ from unfreeze_trainer.training.run import Run
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.decision import Decision
+    from unfreeze_api.contracts.progress import PhaseResult
     from unfreeze_api.contracts.report import Report
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
@@ -69,16 +70,16 @@ class StageLink(Link):
         self._link, self._last = link, number == count
         self._newest = Progress(activity="Evaluating")
         self._stage = f"{number} of {count}: {name}"
-        self._phases = [
-            phase.model_copy(update={"name": f"{result.name}.{phase.name}"})
-            for result in before
-            for phase in result.phases
-        ]
+        self._name = name
+        self._phases = [phase for result in before for phase in _of_stage(result.name, result.phases)]
         self._decisions = [result.decision.info() for result in before if result.decision]
 
     def write_progress(self, progress: Progress) -> None:
         """Say how far the job is: at the end of a stage it is not done."""
-        update: dict[str, Any] = {"stage": self._stage, "phases": [*self._phases, *progress.phases]}
+        phases = (
+            progress.phases if self._last else _of_stage(self._name, progress.phases)
+        )  # as they are called later on
+        update: dict[str, Any] = {"stage": self._stage, "phases": [*self._phases, *phases]}
         if not self._last:
             own = "Exporting" if progress.activity == "Done" else progress.activity
             update |= {"activity": own, "decisions": self._decisions or None, "results": {}}
@@ -93,6 +94,11 @@ class StageLink(Link):
         """Say again how far the job is, or that this stage has come: nothing hangs."""
         if os.environ.get("LOCAL_RANK", "0") == "0":
             self.write_progress(self._newest)
+
+
+def _of_stage(name: str, phases: Sequence[PhaseResult]) -> list[PhaseResult]:
+    """Return the phases of a stage as the whole job calls them."""
+    return [phase.model_copy(update={"name": f"{name}.{phase.name}"}) for phase in phases]
 
 
 def check_stages(job: ResolvedJob, open_task: OpenTask) -> dict[str, int]:
