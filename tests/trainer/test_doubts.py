@@ -36,6 +36,12 @@ def test_labels_that_look_alike_or_aside_or_missing(labels, said):
         (("0", "7", "0,7"), "the label '0,7' is made of '0' and '7', .*labels to Multi$"),
         (("0", "0|7", "4|7", "4"), r"the label '0\|7' is made of '0' and '7', .* and labelSeparator to '\|'$"),
         (("yes", "yes, but no"), ""),
+        (
+            ("red", "blue", "red blue"),
+            "the label 'red blue' is made of 'red' and 'blue', .* and labelSeparator to ' '$",
+        ),
+        (("shark", "tiger", "tiger shark", "brown bear"), ""),
+        (("cat", "cat ", " cat"), ""),
         (("a;b", "c;d"), ""),
     ],
 )

@@ -54,6 +54,8 @@ SHARED = [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 60
         ("t.csv", {TEXTS[0]: TEXTS, "un autre texte que le premier": lambda n: f"le texte est {n}"}, "what. The first line reads like a row: if the file has no header"),
         ("t.jsonl", {"query": TEXTS, "pos": lambda n: [f"what belongs there is {n}"], "neg": lambda n: [f"what does not is {n}"]}, "'pos' and 'neg' hold texts that belong to another"),
         ("t.jsonl", {"text": TEXTS, "entities": [[{"label": "X", "start_offset": 0, "end_offset": 4}]] * 60, "Comments": [[]] * 60}, "'entities' holds spans as doccano writes them"),
+        ("t.jsonl", {"text": TEXTS, "labels": [["O", "B-X", "O"]] * 60}, "'labels' holds a tag for each word"),
+        ("t.jsonl", {"text": TEXTS, "entities": [[{"start": 0, "end": 4, "type": "X"}]] * 60}, "spans whose label is called type"),
         ("t.jsonl", {"text": TEXTS, "label": [[{"start": 0, "end": 4, "labels": ["X"]}]] * 60}, "'label' holds spans as Label Studio writes them"),
         ("t.csv", {"emotion": lambda n: n % 3, "pixels": lambda n: " ".join(map(str, range(n, n + 64)))}, "column 'pixels' holds pixels as numbers"),
         ("t.csv", {"label": lambda n: n % 3, **{f"pixel{n}": int for n in range(64)}}, "columns label, pixel0, pixel1 and 62 more hold pixels as numbers"),
@@ -126,6 +128,25 @@ def test_names_without_folder_and_suffix_are_told_where_the_files_lie(tmp_path, 
     )
     with pytest.raises(JobError, match=rf"{name.replace('7', '0')}\.wav is there: {written}"):
         read_audio(dataset, "t.csv")
+
+
+@pytest.mark.parametrize("cell", ["1 \u00e9.jpg", " 1 \u00e9.JPG ", "1 e\u0301.JPG", "1%20%C3%A9.JPG", "1 \u00e9"])
+def test_names_that_are_written_otherwise_are_told_as_they_are(tmp_path, cell):
+    (tmp_path / "im").mkdir()
+    (tmp_path / "im" / "1 \u00e9.JPG").touch()
+    for name in (cell, f"im\\{cell.strip()}"):
+        (tmp_path / "t.csv").write_text(f"image,label\n{name},a\n{name},b\n")
+        dataset = Dataset(source="t.csv", path=str(tmp_path / "t.csv"), columns=Columns())
+        with pytest.raises(JobError, match=re.escape("im/1 \u00e9.JPG is there: write the paths so")):
+            read_images(dataset, "t.csv")
+
+
+def test_texts_that_are_compared_are_asked_for(tmp_path):
+    path = write(tmp_path / "t.csv", sent0=TEXTS, sent1=lambda n: f"le texte est {n}")
+    with pytest.raises(JobError, match=r"no column is called 'anchor'.*--column anchor=NAME --column positive=NAME"):
+        guessed(path, task="TextEmbedding")
+    path = write(tmp_path / "t.csv", anchor=TEXTS, positive=TEXTS, negative_1=TEXTS)
+    assert guessed(path).said[0].startswith("column 'negative_1' is not read")
 
 
 def test_pictures_without_folders_of_labels_are_told(tmp_path):

@@ -87,6 +87,18 @@ def test_validate_looks_at_what_claims_hold(claims):
     assert (lost.exit_code, "--claim models=DIR" in lost.stderr) == (1, True)
 
 
+def test_weights_of_labels_that_do_not_occur_are_told(claims):
+    text = MANIFEST.replace("TEXT", "text").replace(
+        "TextClassification}", "TextClassification, textClassification: {classWeightsByLabel: {z: 2}}}"
+    )
+    (claims / "job.yaml").write_text(text)
+    wrong = ask("validate", str(claims / "job.yaml"), "--claims", str(claims))
+    assert (
+        wrong.exit_code,
+        "spec.task.textClassification.classWeightsByLabel: 'z' does not occur" in wrong.stderr,
+    ) == (1, True)
+
+
 def test_the_anchor_is_looked_at_too(claims):
     anchor = "  evidence: {forgetting: {anchor: {source: pvc://data/old.csv}}}\n"
     (claims / "job.yaml").write_text(MANIFEST.replace("TEXT", "text") + anchor)

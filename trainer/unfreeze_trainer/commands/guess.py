@@ -151,12 +151,19 @@ def _of_files(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
     return None
 
 
-def _of_relations(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:  # noqa: ARG001
+def _of_relations(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
     """Return text embedding, where it is asked for, or columns are called anchor and positive as in sentence-transformers."""
     if task not in (None, "TextEmbedding"):
         return None
     fields = ("anchor", "positive", "negative", "score", "label")
     columns = {name: given.get(name, name) for name in fields if given.get(name, name) in facts}
+    if task and ("anchor" not in columns or columns.keys().isdisjoint({"positive", "label"})):
+        missing = "positive" if "anchor" in columns else "anchor"
+        raise JobError(
+            "InvalidData",
+            f"{where}: TextEmbedding compares texts, and no column is called {missing!r}. The columns are {quoted(', '.join(map(repr, facts)))}; name"
+            f" the right ones by --column anchor=NAME --column positive=NAME, and score=NAME or negative=NAME where there are some{hints(facts)}",
+        )
     if "anchor" not in columns or (
         task is None and not {"anchor", "positive"} & given.keys() and "positive" not in columns
     ):
@@ -177,6 +184,10 @@ def _of_relations(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
         found.options["loss"] = "CoSENT"
         found.said.append(
             "scores beyond 1 are no cosines: loss CoSENT learns their order; divide them to learn how large they are"
+        )
+    if left := [name for name in facts if name.startswith("negative") and name not in found.columns.values()]:
+        found.said.append(
+            f"column {some_of([repr(name) for name in left])} is not read: one column of negatives is, which --column negative=NAME names"
         )
     if task is None:
         found.said.append(

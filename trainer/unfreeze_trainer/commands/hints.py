@@ -185,22 +185,26 @@ def _of_lists(one: Facts) -> str:
             f"Column {name} holds spans as [start, end, label]: TokenClassification reads lists of objects with start, end and"
             " label (docs/conversions.md)"
         )
-    tags = [value.split() for value in one.counts]
-    if "O" in one.counts.keys() | {tag for cell in tags for tag in cell} and all(
-        _TAG.fullmatch(tag) for cell in tags for tag in cell
-    ):
-        what = (
-            "tags with blanks between them" if any(len(cell) > 1 for cell in tags) else "a tag of one word in each row"
-        )
-        return (
-            f"Column {name} holds {what}: TokenClassification reads a row for each sentence, with a list of its words and a list of their tags"
-            " (docs/conversions.md)"
-        )
+    if what := _of_tags(one, items):
+        return f"Column {name} holds {what} (docs/conversions.md)"
     if items and all(isinstance(item, dict) for item in items):
         return f"Column {name} holds {_of_objects(items)} (docs/conversions.md)"
     if one.look == "list" and items and all(type(item) is int for item in items) and "tag" in " ".join(one.words):
         return f"Column {name} holds tags as numbers: write their names, as B-LOC (they stand in the features of the data set)"
     return ""
+
+
+def _of_tags(one: Facts, items: Sequence[object]) -> str:
+    """Return what tags a column holds, and what to do about them; empty where it holds none."""
+    cells = [value.split() for value in one.counts] if one.lists is None else [[str(item)] for item in items]
+    if not any("O" in cell for cell in cells) or not all(_TAG.fullmatch(tag) for cell in cells for tag in cell):
+        return ""
+    if one.lists is not None:
+        return "a tag for each word: TokenClassification reads the words as a list too, and no text"
+    what = "tags with blanks between them" if any(len(cell) > 1 for cell in cells) else "a tag of one word in each row"
+    return (
+        f"{what}: TokenClassification reads a row for each sentence, with a list of its words and a list of their tags"
+    )
 
 
 def _of_objects(items: Sequence[Mapping[str, object]]) -> str:
@@ -211,10 +215,10 @@ def _of_objects(items: Sequence[Mapping[str, object]]) -> str:
     return "lists of objects, which no task reads in this form"
 
 
+_OFFSETS = ("start_offset", "end_offset")
 _OBJECTS = {
     ("start", "end", "labels"): "spans as Label Studio writes them: write label in place of labels, a text and no list",
-    (
-        "start_offset",
-        "end_offset",
-    ): "spans as doccano writes them: write start and end in place of start_offset and end_offset",
+    ("start", "end", "type"): "spans whose label is called type: write it as label",
+    _OFFSETS: "spans as doccano writes them: write start and end in place of start_offset and end_offset",
 }
+"""What lists of objects with some keys are, and what to do about them."""

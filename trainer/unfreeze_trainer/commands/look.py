@@ -45,6 +45,7 @@ def look(job: ResolvedJob) -> str:
 def _look(job: ResolvedJob) -> str:
     from unfreeze_trainer.data.samples import read_splits, read_targets, target_kind
     from unfreeze_trainer.data.unlabelled import check_anchor, read_anchor
+    from unfreeze_trainer.objectives.weighting import named_weights
     from unfreeze_trainer.runs.destination import check_apart
 
     kind = target_kind(job)
@@ -58,6 +59,8 @@ def _look(job: ResolvedJob) -> str:
             read_targets(reader(dataset, where, head=True), kind)
         return "the model's folder and the first rows of the data are as the job says"
     learned, splits = read_splits(job, reader, kind)
+    if weights := getattr(job.task.options, "class_weights_by_label", None):
+        named_weights(weights, learned.labels, f"spec.task.{job.task.kind.member}")
     if anchor := read_anchor(job, reader):
         check_anchor(anchor)
     counts = ", ".join(f"{len(split):,} in {name}" for name, split in splits.items())

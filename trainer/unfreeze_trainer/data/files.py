@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -37,6 +39,11 @@ CHECKED_FILES = 10_000
 """Files whose header is read before training."""
 _PART = re.compile(r"(fold|split|part|batch|chunk|shard)[-_ ]?\d+", re.IGNORECASE)
 """Names of folders that hold a part of the data, and not the files of a label."""
+_ROLE = re.compile(
+    r"(images?|imgs?|pictures?|photos?|masks?|labels?|annotations?|ground[-_ ]?truth|gt|jpegimages|segmentation\w*)",
+    re.IGNORECASE,
+)
+"""Names of folders that hold pictures, and what belongs to each."""
 _FOLDERS = {"hidden": "hidden folders", "linked": "links to folders within those of labels"}
 """What is left out beside files of other suffixes."""
 _OF_FOLDERS = ("Labels", "LabelSets")
@@ -111,7 +118,10 @@ def read_files(
         of_labels = root.is_dir() and not is_table_folder(dataset.path)
         folder = _list_folder(kind, root, where, skip=skip) if of_labels else None
         if folder and targets.__name__ in _OF_FOLDERS:
+            folders = [*dict.fromkeys(folder[1])]
             _refuse_one_around(kind, root, folder[1], where)
+            _refuse_parts(kind, folders, where)
+            _tell_alike(root, folders, where)
     except OSError as error:
         raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
     if folder:
@@ -225,8 +235,8 @@ def _no_such(kind: FileKind, folder: Path, name: str) -> str:
 def meant(kind: FileKind, folder: Path, name: str) -> str:
     """Return the path of a file that a name in a table's folder most likely means, empty if there is none.
 
-    It lies in a sub-folder (clips/) or in a folder beside the table's (../audio/), has a suffix that the name lacks, or lay elsewhere on another
-    machine, as the end of a whole path.
+    It lies in a sub-folder (clips/) or in a folder beside the table's (../audio/), has a suffix that the name lacks or in other letters, is written
+    otherwise (a blank, an accent, as in an address), or lay elsewhere on another machine, as the end of a whole path.
     """
     parts = Path(name).parts
     if not name or ".." in parts:
@@ -236,14 +246,27 @@ def meant(kind: FileKind, folder: Path, name: str) -> str:
             ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
             return next((end for end in ends if (folder / end).is_file()), "")
         ways = (
-            f"{place}{name}{suffix}"
+            f"{place}{form}"
             for above in ("", "../")
             for place in (above, *islice(_folders(folder, above), _LOOKED_FOLDERS))
-            for suffix in ("", *kind.suffixes)
+            for form in _forms(kind, name)
         )
         return next((way for way in ways if (folder / way).is_file()), "")
     except (OSError, ValueError):  # whoever opens it says so
         return ""
+
+
+def _forms(kind: FileKind, name: str) -> list[str]:
+    """Return a name, and how it may be written otherwise."""
+    plain = unquote(name.strip()).replace("\\", "/")
+    found = []
+    for form in dict.fromkeys((name, plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain))):
+        stem, suffix = os.path.splitext(form)  # noqa: PTH122 - the rest stays as it is
+        if suffix.lower() in kind.suffixes:
+            found += [form, *(f"{stem}{other}" for other in (suffix.lower(), suffix.upper()))]
+        else:
+            found += [form, *(f"{form}{other}" for one in kind.suffixes for other in (one, one.upper()))]
+    return found
 
 
 def _folders(folder: Path, place: str) -> Iterator[str]:
@@ -293,7 +316,6 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
     folders = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
     left_out["hidden"] = sum(entry.is_dir() and is_hidden(entry.name) for entry in entries)
     _refuse_splits(kind, root, folders, where)
-    _tell_alike(root, folders, where)
     for label in folders:
         _require_text(str(root / label), root, where)
         closed.folder(label)
@@ -373,12 +395,6 @@ def tell_left_out(where: str, left_out: Counter[str], beside: int = 0) -> None:
 
 def _refuse_splits(kind: FileKind, root: Path, folders: list[str], where: str) -> None:
     """Raise JobError where the folders, or two of them at least, are splits with folders of labels, and so no labels themselves."""
-    if len(folders) > 1 and all(map(_PART.fullmatch, folders)):
-        raise JobError(
-            "InvalidData",
-            f"{where}: {some_of(folders)} are parts of the data and no labels: write a table with a row for each file, its path and its label"
-            " (docs/conversions.md)",
-        )
     told = {name: split for name in folders if (split := split_of(name))}
     if not told or (len(told) < len(folders) and len({*told.values()}) == 1):  # beside others a train is one
         return
@@ -396,6 +412,22 @@ def _refuse_splits(kind: FileKind, root: Path, folders: list[str], where: str) -
         "InvalidData",
         f"{where}: {', '.join(told)} {'is a split and no label' if len(told) == 1 else 'are splits and no labels'}: set {ways}",
     )
+
+
+def _refuse_parts(kind: FileKind, folders: list[str], where: str) -> None:
+    """Raise JobError where the folders hold parts of the data, or pictures and what belongs to each, and so are no labels."""
+    if len(folders) > 1 and all(map(_PART.fullmatch, folders)):
+        raise JobError(
+            "InvalidData",
+            f"{where}: {some_of(folders)} are parts of the data and no labels: write a table with a row for each file, its path and its label"
+            " (docs/conversions.md)",
+        )
+    if len(folders) > 1 and all(map(_ROLE.fullmatch, folders)):
+        raise JobError(
+            "InvalidData",
+            f"{where}: {some_of(folders)} hold {kind.many} and what belongs to each, as masks and boxes, and are no labels: of these a model"
+            " learns labels alone, so write a table with a row for each file, its path and its label",
+        )
 
 
 def _tell_alike(root: Path, folders: list[str], where: str) -> None:

@@ -34,7 +34,7 @@ def class_weights(learned: Labels, options: LabelOptions, where: str) -> np.ndar
         return learned.samples / (len(learned.labels) * learned.frequencies)
     if not options.class_weights_by_label:
         return None
-    weights = _named(options.class_weights_by_label, learned.labels, where)
+    weights = named_weights(options.class_weights_by_label, learned.labels, where)
     return weights * (learned.samples / (weights * learned.frequencies).sum())
 
 
@@ -49,10 +49,11 @@ def positive_weights(learned: LabelSets, options: LabelOptions, where: str) -> n
         return np.where(without > 0, without / learned.frequencies, 1.0)
     if not options.class_weights_by_label:
         return None
-    return _named(options.class_weights_by_label, learned.labels, where)
+    return named_weights(options.class_weights_by_label, learned.labels, where)
 
 
-def _named(given: Mapping[str, float], labels: list[str], where: str) -> np.ndarray:
+def named_weights(given: Mapping[str, float], labels: list[str], where: str) -> np.ndarray:
+    """Return the weight of each label, 1 for those without, float64 of shape (labels,). JobError InvalidData where others have one."""
     if unknown := sorted(set(given) - set(labels)):
         raise JobError(
             "InvalidData",

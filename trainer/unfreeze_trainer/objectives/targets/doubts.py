@@ -32,10 +32,15 @@ def doubts(counts: Mapping[str, int]) -> Iterator[str]:
 def several_in_one(counts: Mapping[str, int]) -> Iterator[str]:
     """Yield which of single labels is made of others."""
     for separator in (*SEPARATORS, " "):
-        made = {label: [part.strip() for part in label.split(separator)] for label in counts if separator in label}
+        made = {
+            label: parts
+            for label in counts
+            if len(parts := [*filter(None, map(str.strip, label.split(separator)))]) > 1
+        }
         times = Counter(part for parts in made.values() for part in parts)
         known = counts.keys() | {part for part, count in times.items() if count > 1}
-        if found := next((label for label, parts in made.items() if known.issuperset(parts) and len(times) > 1), None):
+        found = next((label for label, parts in made.items() if known.issuperset(parts)), "")
+        if found and (separator != " " or known.issuperset(times)):  # names of several words may share some
             others = " and ".join(map(_shown, made[found][:2]))
             yield (
                 f"the label {_shown(found)} is made of {others}, and is learned as one more: if it stands for several, set the task's labels to"
