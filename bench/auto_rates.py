@@ -206,6 +206,8 @@ def table(found: list[Row]) -> str:
     for name in dict.fromkeys(row["set"] for row in found):
         values: dict[Any, list[float]] = defaultdict(list)
         group = [row for row in found if row["set"] == name]
+        whole = {seed: {row["rate"] for row in group if row["seed"] == seed} for seed in {row["seed"] for row in group}}
+        group = [row for row in group if whole[row["seed"]] == {"Auto", *SWEEP}]
         for row in group:
             lost = row["value"] is None or row["ended"] != "Succeeded"
             values[row["rate"]].append(0.0 if lost else row["value"])

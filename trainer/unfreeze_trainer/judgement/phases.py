@@ -79,7 +79,7 @@ def too_short(found: Sequence[Evaluated], *, first_step: int, metric: str, searc
     metric
         The job's.
     searched
-        Whether the learning rates were found by a range test.
+        Whether the learning rates were found by a range test, or lowered since higher ones destroy the model.
     """
     if len(found) < _FEWEST:
         return None

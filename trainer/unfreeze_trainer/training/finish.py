@@ -88,7 +88,7 @@ def _too_short(run: Run, best: int) -> Decision | None:
         return None
     found = None
     if run.engine.rank == 0:
-        searched = job.strategy.learning_rate.rates == "Auto"
+        searched = job.strategy.learning_rate.rates == "Auto" or bool(run.state.rollbacks)
         evaluations = run.reporter.evaluations(phase.name)
         found = too_short(evaluations, first_step=phase.first_step, metric=job.metric.name, searched=searched)
     return run.engine.broadcast_json(found, Decision | None)
