@@ -72,6 +72,7 @@ def test_a_missing_column_names_those_that_exist(tmp_path: Path) -> None:
             "text",
             "The first line reads like a row: if the file has no header, write names",
         ),
+        ("My export", "text", "if other lines stand before the header, remove them"),
         ("0,1", "text", "name the right one in spec.data.<part>.columns"),
         ("prompt,completion", "messages", "or set spec.task.causalLm.annotation: Completions"),
     ],

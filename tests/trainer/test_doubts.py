@@ -69,9 +69,9 @@ def test_texts_none_of_which_has_several_labels():
 
 
 def test_they_are_said_before_anything_is_trained(tmp_path, caplog):
-    def look(labels):
+    def look(labels, text="how far is {}"):
         table = tmp_path / "t.csv"
-        table.write_text("text,label\n" + "".join(f"how far is {n},{label}\n" for n, label in enumerate(labels)))
+        table.write_text("text,label\n" + "".join(f"{text.format(n)},{label}\n" for n, label in enumerate(labels)))
         job = make_job(tmp_path, table)
         read_splits(job, reader_of(job), target_kind(job))
 
@@ -79,6 +79,9 @@ def test_they_are_said_before_anything_is_trained(tmp_path, caplog):
     assert (
         f"spec.data.train.source file://{tmp_path}/t.csv: the labels 'cat' and 'cat ' differ in blanks" in caplog.text
     )
+    assert "texts are 'nan'" not in caplog.text
+    look(["cat", "dog"] * 5, text="nan")
+    assert "10 texts are 'nan', 'None' or 'null', as programs write a missing one" in caplog.text
     with pytest.raises(JobError, match="leaves none to measure on, as 20 of them alone have their label"):
         look([f"2024-01-{n:02}" for n in range(20)])
 

@@ -49,6 +49,7 @@ SHARED = [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 60
         ("t.jsonl", {"prompt": TEXTS, "chosen": lambda n: f"it is {n} of them", "rejected": lambda n: f"it is no {n}"}, "--column prompt=prompt --column completion=chosen"),
         ("t.csv", {"text": TEXTS, "price": lambda n: f"{n / 7:.2f}".replace(".", ",")}, "'price' holds numbers with a decimal comma"),
         ("t.csv", {"text": TEXTS, "price": lambda n: f"{n * 999 / 7:,.2f}"}, "'price' holds numbers with commas between thousands"),
+        ("t.csv", {"text": TEXTS, "price": lambda n: f"${n}.50"}, "'price' holds numbers with signs of percent or money"),
         ("t.csv", {"audio": lambda n: f"clips/{n}.M4A", "text": TEXTS}, r"'audio' names clips of a format that is not read \(.m4a\)"),
         ("t.csv", {TEXTS[0]: TEXTS, "good": lambda n: ("good", "bad")[n % 2]}, "most likely the file has no header"),
         ("t.csv", {TEXTS[0]: TEXTS, "un autre texte que le premier": lambda n: f"le texte est {n}"}, "what. The first line reads like a row: if the file has no header"),
@@ -139,6 +140,11 @@ def test_names_that_are_written_otherwise_are_told_as_they_are(tmp_path, cell):
         dataset = Dataset(source="t.csv", path=str(tmp_path / "t.csv"), columns=Columns())
         with pytest.raises(JobError, match=re.escape("im/1 \u00e9.JPG is there: write the paths so")):
             read_images(dataset, "t.csv")
+
+
+def test_what_says_which_part_a_row_is_of_is_not_read(tmp_path):
+    path = write(tmp_path / "t.csv", file=lambda n: f"{n}.wav", start=int, end=int, label=lambda n: "ab"[n % 2])
+    assert "columns 'start', 'end' say which part of the clip a row is of, and are not read" in guessed(path).said[0]
 
 
 def test_texts_that_are_compared_are_asked_for(tmp_path):

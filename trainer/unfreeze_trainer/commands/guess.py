@@ -11,6 +11,7 @@ from unfreeze_trainer.commands.guessed import Guess, beside, looking, most_usual
 from unfreeze_trainer.commands.hints import (
     hints,
     of_first_row,
+    of_parts,
     require_header,
     require_labels,
     require_no_choices,
@@ -145,7 +146,8 @@ def _of_files(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
         if task not in (None, name) or not held or {"text", "tokens"} & given.keys():
             continue
         what = "the picture" if column == "image" else "the clip"
-        found = Guess(name, {column: held[0].name}, said=beside(held[0], held, what, column))
+        said = [*beside(held[0], held, what, column), *of_parts(facts, what)]
+        found = Guess(name, {column: held[0].name}, said=said)
         _add_labels(found, facts, given, task, where)
         return found
     return None
@@ -224,7 +226,10 @@ def _of_dialogues(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
     texts, dialogues = looking(facts, "text"), looking(facts, "messages")
     if "messages" in given or dialogues:
         chosen = facts[given["messages"]] if "messages" in given else most_usual(dialogues, _DIALOGUE_NAMES)
-        said = [] if "messages" in given else beside(chosen, dialogues, "the dialogue", "messages")
+        others = [one for one in dialogues if one.name != "rejected"]
+        said = [] if "messages" in given else beside(chosen, others, "the dialogue", "messages")
+        if len(others) < len(dialogues):
+            said.append("column 'rejected' is not read: no task learns preferences")
         return Guess("CausalLM", {"messages": chosen.name}, {"annotation": "Messages"}, said)
     if "text" not in given and (found := _of_answers(facts, given, task, where)):
         return found

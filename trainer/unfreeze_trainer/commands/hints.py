@@ -14,6 +14,7 @@ from unfreeze_trainer.data.samples import SEVERAL_TEXTS
 from unfreeze_trainer.errors import JobError, quoted, some_of
 
 _FORMS = (
+    (re.compile(r".*[%$€£¥].*"), "signs of percent or money: write the numbers alone"),
     (
         re.compile(r"\s*[+-]?[0-9]{1,3}((,[0-9]{3})+\.[0-9]*|(,[0-9]{3}){2,})\s*"),
         "commas between thousands: write them without",
@@ -30,9 +31,26 @@ _PIXELS = re.compile(r"\s*[0-9]{1,3}(\s+[0-9]{1,3}){63,}\s*")
 _FEWEST_PIXELS = 64
 _ROWS = 9
 """That tell whether numbers are pixels."""
+_PARTS = frozenset(
+    {
+        "start",
+        "end",
+        "begin",
+        "offset",
+        "onset",
+        "duration",
+        "start_time",
+        "end_time",
+        "xmin",
+        "ymin",
+        "xmax",
+        "ymax",
+        "bbox",
+    }
+)
 _CHOICES = ("choices", "options", "endings")
 _FEWEST_CHOICES = 4
-_NUMBER = re.compile(r"\s*[+-]?[0-9.,]+\s*")
+_NUMBER = re.compile(r"\s*[$€£¥]?\s*[+-]?[0-9.,]+\s*[%$€£¥]?\s*")
 _TAG = re.compile(r"O|[BIESLU]-\S+")
 _SPAN = 3
 """Start, end and label."""
@@ -73,13 +91,22 @@ def require_no_pixels(facts: Mapping[str, Facts], where: str) -> None:
         raise JobError("InvalidData", f"{where}: {said} pixels as numbers: write pictures (docs/conversions.md)")
 
 
+def of_parts(facts: Mapping[str, Facts], what: str) -> list[str]:
+    """Return what is said of columns that tell which part of a picture or clip, as `what` calls it, a row is of: all of it is read."""
+    names = [repr(name) for name in facts if name.lower() in _PARTS]
+    return [
+        f"columns {some_of(names)} say which part of {what} a row is of, and are not read: where parts are meant, write a file for each"
+    ] * (len(names) > 1)
+
+
 def require_no_choices(facts: Mapping[str, Facts], where: str) -> None:
     """Raise JobError InvalidData where a question stands beside answers to choose from: the place of the right one is no label of the question."""
     listed = [
         name for name, one in facts.items() if name.lower() in _CHOICES and one.look in ("words", "list", "object")
     ]
     lettered = [name for name in facts if re.fullmatch(r"(option[ _]?)?[a-dA-D]", name)]
-    if listed or len(lettered) >= _FEWEST_CHOICES:
+    asked = any({"question", "answer", "correct"} & {*one.words} for one in facts.values())
+    if listed or (asked and len(lettered) >= _FEWEST_CHOICES):
         raise JobError(
             "InvalidData",
             f"{where}: columns {quoted(some_of([repr(name) for name in listed or lettered]))} hold answers to choose from, which no task reads so: write"

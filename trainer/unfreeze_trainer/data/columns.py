@@ -11,6 +11,7 @@ NO_HEADER = (
     "The first line reads like a row: if the file has no header, write names into a line before it, as text,label (docs/conversions.md has lines"
     " for several such files)"
 )
+LINES_BEFORE = "if other lines stand before the header, remove them"
 _WORDS = 5
 """Of a name that is rather a text."""
 
@@ -61,8 +62,12 @@ def check_columns(
             ways = _OTHERWISE.get(column, {}).items()
             option = next((f"; or set spec.task.{way}" for way, own in ways if own <= {*present}), "")
             names = ", ".join(repr(name) for name in present[:50]) or "none"
+            if first_row and reads_like_a_row(present):
+                more += f". {NO_HEADER}"
+            elif first_row and len(present) == 1:
+                more += f"; {LINES_BEFORE}"
             raise JobError(
                 "InvalidData",
                 f"{where}: no column {column!r}{hint} The columns are {quoted(names) if first_row else names}; name the right one in"
-                f" {field}{option}{more}{f'. {NO_HEADER}' if first_row and reads_like_a_row(present) else ''}",
+                f" {field}{option}{more}",
             )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from unfreeze_trainer.data.columns import check_columns
+from unfreeze_trainer.data.columns import LINES_BEFORE, check_columns
 from unfreeze_trainer.data.packed import open_bytes
 from unfreeze_trainer.data.quotes import broken_quote, header_cells
 from unfreeze_trainer.data.suffixes import suffixes
@@ -114,7 +114,7 @@ class _BadRows:
 
 def _wrong_cells(row: Any, where: str, separator: str) -> JobError:
     behind = ". Quotes in them are written twice, and not behind a backslash: in Spark by option('escape', '\"')"
-    more = behind if '\\"' in row.text else ""
+    more = behind if '\\"' in row.text else f"; {LINES_BEFORE}" * (row.expected_columns == 1)
     return JobError(
         "InvalidData",
         f"{where}: row {row.number - 1} has {row.actual_columns} cells, the header"

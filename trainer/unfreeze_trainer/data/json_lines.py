@@ -150,6 +150,8 @@ def _rows_within(record: Mapping[str, Any]) -> str:
     """Return what to do where the rows are in a list of the one object that a file holds; else nothing."""
     lists = (name for name, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict))
     name = next(lists, "")
+    if name and {"role", "content"} <= record[name][0].keys():
+        return f". {name!r} holds messages, which columns.messages names"
     return f". {name!r} is a list of objects: if these are the rows, save that list alone" if name else ""
 
 

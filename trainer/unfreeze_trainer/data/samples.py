@@ -22,13 +22,15 @@ from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.data.web_dataset import is_reference, read_reference
 from unfreeze_trainer.errors import JobError, some_of, some_rows
-from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, missing_rows
+from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, is_text, missing_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
+_LIKE_MISSING = ("nan", "NaN", "None", "null", "NULL", "<NA>")
+"""What programs write where a text is missing."""
 _FEW = 0.5
 """Of the share that is to be held out: fewer are said."""
 TargetKind = type[Encoder[Any]]
@@ -254,7 +256,7 @@ def read_splits(
 
 
 def doubts_of(learned: Encoder[Any], train: Split) -> list[str]:
-    """Return what is strange about the labels of the training data, in sentences for people that begin with the source."""
+    """Return what is strange about the labels and texts of the training data, in sentences for people that begin with the source."""
     said = [*learned.doubts()]
     labels = train.targets.values
     if train.source.files and learned.labels and labels.ndim == 1 and labels.dtype != object:
@@ -263,9 +265,27 @@ def doubts_of(learned: Encoder[Any], train: Split) -> list[str]:
         if rows := int(np.isin(files, owners[counts > 1]).sum()):
             said.append(
                 f"{rows:,} of {len(files):,} rows share their file with a row of another label, and a model cannot get both right: where one"
-                " has several labels write them into one row, and set the task's labels to Multi"
+                " has several labels write them into one row, and set the task's labels to Multi; where rows are parts of one, write a file for each"
             )
+    if missing := _like_missing(train.source.inputs):
+        said.append(
+            f"{missing:,} texts are 'nan', 'None' or 'null', as programs write a missing one, and are learned from: leave these rows out"
+        )
     return [f"{train.source.where}: {line}" for line in said]
+
+
+def _like_missing(texts: pa.ChunkedArray) -> int:
+    """Return how many texts are what programs write where one is missing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not is_text(texts.type):
+        return 0
+    words = pa.array(_LIKE_MISSING, texts.type)
+    short = (
+        chunk.filter(pc.less_equal(pc.binary_length(chunk), max(map(len, _LIKE_MISSING)))) for chunk in texts.chunks
+    )
+    return sum(pc.sum(pc.is_in(chunk, value_set=words)).as_py() or 0 for chunk in short)
 
 
 def _require_some(name: str, fraction: float, splits: Mapping[str, Split], kind: TargetKind) -> None:
