@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
-from functools import partial
-from importlib.metadata import EntryPoint, entry_points, version
+from functools import cache, partial
+from importlib.metadata import EntryPoint, EntryPoints, entry_points, version
 from pathlib import Path
 
 import click
@@ -25,7 +25,7 @@ class _Commands(Commands):
     """Subcommands of other packages, imported only when they are called or described."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *(entry.name for entry in entry_points(group=COMMANDS))})
+        return sorted({*super().list_commands(ctx), *_entries(COMMANDS).names})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = _entry(cmd_name)
@@ -36,8 +36,14 @@ class _Commands(Commands):
         return _extra(entry) if entry else "data"
 
 
+@cache
+def _entries(group: str) -> EntryPoints:
+    """Return the entry points of a group, once: the files of all installed packages are read for them."""
+    return entry_points(group=group)
+
+
 def _entry(name: str) -> EntryPoint | None:
-    return next(iter(entry_points(group=COMMANDS, name=name)), None)
+    return next(iter(_entries(COMMANDS).select(name=name)), None)
 
 
 def _load(entry: EntryPoint) -> click.Command:
@@ -91,7 +97,7 @@ def _look(claim: tuple[str, ...], claims_folder: Path | None, manifest: dict[str
     """Return what is seen of a valid job's model and data; ClickException where something is wrong with them."""
     from unfreeze_api.apiserver.validate import load_job
 
-    (entry,) = entry_points(group=LOOKS)
+    (entry,) = _entries(LOOKS)
     seen: str = entry.load()(load_job(manifest), claim, claims_folder)
     return seen
 

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import click
@@ -126,7 +126,7 @@ def test_version():
 @pytest.fixture
 def other_commands(monkeypatch):
     entries = []
-    monkeypatch.setattr(cli, "entry_points", lambda name=None, **_: [e for e in entries if name in (None, e.name)])
+    monkeypatch.setattr(cli, "_entries", lambda _: EntryPoints(entries))
     return entries
 
 

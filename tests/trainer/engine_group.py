@@ -11,8 +11,6 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from torch import _dynamo as dynamo
-from torch._dynamo.utils import counters
 
 from tests.trainer.complete import complete
 from tests.trainer.held import held_bytes, weights_of
@@ -172,6 +170,9 @@ def open_run(job, task) -> Run:
 
 @small_scale()
 def run_case(case: str, engine_name: str, folder: Path):
+    from torch import _dynamo as dynamo
+    from torch._dynamo.utils import counters
+
     job = job_of(case, engine_name, folder)
     run = open_run(job, task_of(case, job))
     engine, seen = run.engine, {}

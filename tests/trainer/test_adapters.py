@@ -9,9 +9,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import nn
-from transformers import MambaConfig, MambaModel
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from unfreeze_api.adapters import ADAPTERS
@@ -232,6 +230,8 @@ OURS = {"loraplus_lr_ratio"}
 
 @pytest.mark.parametrize("kind", list(adapters.METHODS))
 def test_options_are_those_of_peft(kind):
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
     fields = {field.name: field for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[adapters.METHODS[kind]])}
     own = next(declared.options for declared in ADAPTERS if declared.name == kind).model_fields
     assert own.keys() - OURS <= fields.keys()
@@ -241,6 +241,8 @@ def test_options_are_those_of_peft(kind):
 
 
 def test_methods_are_those_of_peft():
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
     assert set(get_args(PeftMethod)) <= set(PEFT_TYPE_TO_CONFIG_MAPPING)
     assert not set(get_args(PeftMethod)) & set(adapters.METHODS.values())
 
@@ -416,6 +418,8 @@ def test_a_start_that_lora_finds_in_linear_layers_alone_is_refused_elsewhere(sta
 
 @pytest.mark.parametrize("type_", ["LoRA", "AdaLoRA", "IA3"])
 def test_all_linear_leaves_out_of_mamba_what_peft_refuses_there(type_):
+    from transformers import MambaConfig, MambaModel
+
     sizes = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "state_size": 4, "time_step_rank": 2}
     module = MambaModel(MambaConfig(**sizes))
     names = tuple(name for name, _ in module.named_parameters())

@@ -158,7 +158,11 @@ ROWS = "text,label\n" + "a,x\n" * 300_000 + "caf\u00e9,y\n"
             ROWS.encode("latin-1"),
             "line 300002 is not UTF-8 (byte 0xE9): the file may be Windows-1252 or Latin-1",
         ),
-        ("t.csv.gz", gzip.compress("text,l\u00e4bel\na,x\n".encode("cp1252")), "line 1 is not UTF-8 (byte 0xE4)"),
+        (
+            "t.csv.gz",
+            gzip.compress("text,l\u00e4bel\na,x\n".encode("cp1252"), mtime=0),
+            "line 1 is not UTF-8 (byte 0xE4)",
+        ),
         ("t.tsv", "text\tlabel\na\tx\n".encode("utf-16"), "the file is UTF-16, not UTF-8: save it as UTF-8"),
         ("t.jsonl", '{"text": "caf\u00e9", "label": "x"}\n'.encode("latin-1"), "line 1 is not UTF-8 (byte 0xE9)"),
         ("t.jsonl", '{"text": "a", "label": "x"}\n'.encode("utf-16"), "the file is UTF-16"),
