@@ -76,7 +76,9 @@ def test_layers_are_computed_again_for_the_same_gradients(make):
 
 
 def test_a_model_without_gradient_checkpointing_is_refused():
-    with pytest.raises(JobError, match=r"spec\.training\.gradientCheckpointing: the library has none for this model"):
+    with pytest.raises(
+        JobError, match=r"spec\.training\.gradientCheckpointing: the library has none for this model\. Set"
+    ):
         checkpoint_activations(torch.nn.Linear(2, 2))
 
 

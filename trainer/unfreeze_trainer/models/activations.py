@@ -31,8 +31,9 @@ def checkpoint_activations(module: Any) -> None:
         else:
             module.set_grad_checkpointing(True)  # timm's default is the non-reentrant kind
     except (AssertionError, AttributeError, NotImplementedError, ValueError) as error:
+        why = "" if isinstance(error, AttributeError) else f" ({error})"
         raise JobError(
             "UnsupportedModel",
-            f"spec.training.gradientCheckpointing: the library has none for this model ({error}). Set it to false; to save"
+            f"spec.training.gradientCheckpointing: the library has none for this model{why}. Set it to false; to save"
             " memory otherwise, raise training.gradientAccumulationSteps",
         ) from error
