@@ -162,6 +162,15 @@ def test_pictures_without_folders_of_labels_are_told(tmp_path):
             read(tmp_path)
 
 
+def test_pictures_without_labels_are_no_held_out_data(tmp_path):
+    for name in ("train/a/1.png", "train/b/1.png", "val/a/2.png", "test/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_layout(tmp_path)
+    assert (found.validation, found.test) == (tmp_path / "val", None)
+    assert f"{tmp_path}/test has no folders of labels, and is not taken as test data" in found.said
+
+
 def test_a_table_that_lacks_the_labels_is_no_held_out_data(tmp_path):
     write(tmp_path / "train.csv", text=TEXTS, target=lambda n: n % 2)
     write(tmp_path / "test.csv", text=TEXTS)

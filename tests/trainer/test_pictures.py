@@ -423,7 +423,6 @@ def test_splits_are_no_labels(tmp_path, names):
 def test_parts_of_the_data_are_no_labels(tmp_path, names):
     for name in names:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "1.png").touch()
     said = "and what belongs to each, as masks" if "masks" in names else "are parts of the data"
     with pytest.raises(
         JobError, match=f"{said}.* and are no labels.*write a table|{said} and no labels: write a table"

@@ -185,8 +185,13 @@ def _of_split_folders(path: Path, parts: dict[Split, Path]) -> Layout:
     below = {split: sorted(entry for entry in folder.iterdir() if entry.is_dir()) for split, folder in parts.items()}
     if kind := _kind(below["train"]):
         said = [
-            f"{folder} was taken as {split} data, by its name" for split, folder in parts.items() if split != "train"
+            f"{folder} was taken as {split} data, by its name"
+            if below[split]
+            else f"{folder} has no folders of labels, and is not taken as {split} data"
+            for split, folder in parts.items()
+            if split != "train"
         ]
+        parts = {split: folder for split, folder in parts.items() if below[split]}
         return Layout(kind, parts["train"], parts.get("validation"), parts.get("test"), said)
     tables = {split: find_layout(folder) for split, folder in parts.items()}
     if all(layout.kind == "Table" for layout in tables.values()):

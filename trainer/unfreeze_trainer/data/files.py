@@ -116,11 +116,13 @@ def read_files(
     root = Path(dataset.path)
     try:
         of_labels = root.is_dir() and not is_table_folder(dataset.path)
-        folder = _list_folder(kind, root, where, skip=skip) if of_labels else None
-        if folder and targets.__name__ in _OF_FOLDERS:
-            folders = [*dict.fromkeys(folder[1])]
-            _refuse_one_around(kind, root, folder[1], where)
+        say_labels = of_labels and targets.__name__ in _OF_FOLDERS
+        if say_labels:
+            folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not is_hidden(entry.name))
             _refuse_parts(kind, folders, where)
+        folder = _list_folder(kind, root, where, skip=skip) if of_labels else None
+        if folder and say_labels:
+            _refuse_one_around(kind, root, folder[1], where)
             _tell_alike(root, folders, where)
     except OSError as error:
         raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
