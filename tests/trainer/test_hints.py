@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,18 @@ def test_names_without_folder_and_suffix_are_told_where_the_files_lie(tmp_path, 
     )
     with pytest.raises(JobError, match=rf"{name.replace('7', '0')}\.wav is there: {written}"):
         read_audio(dataset, "t.csv")
+
+
+def test_classes_and_numbers_that_are_called_like_files_by_chance_name_none(tmp_path):
+    for folder in ("other", "meta/im"):
+        (tmp_path / folder).mkdir(parents=True)
+        for n in range(60):
+            (tmp_path / folder / f"{n}.png").touch()
+    path = write(tmp_path / "meta" / "t.csv", text=TEXTS, kind=lambda n: n % 7)
+    assert draft(path, task=None, columns={}).guess.columns == {"text": "text", "label": "kind"}
+    shutil.rmtree(tmp_path / "meta" / "im")
+    path = write(tmp_path / "meta" / "t.csv", text=TEXTS, number=int, label=lambda n: "ab"[n % 2])
+    assert draft(path, task=None, columns={}).guess.columns == {"text": "text", "label": "label"}
 
 
 @pytest.mark.parametrize("cell", ["1 \u00e9.jpg", " 1 \u00e9.JPG ", "1 e\u0301.JPG", "1%20%C3%A9.JPG", "1 \u00e9"])

@@ -136,7 +136,10 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
 
 
 def _with_named_files(facts: dict[str, Facts], table: Path) -> dict[str, Facts]:
-    """Return facts of columns whose cells name pictures or clips that lie below a table, or beside its folder, without their suffix."""
+    """Return facts of columns whose cells name pictures or clips that lie below a table, without their suffix, or beside its folder.
+
+    Most rows have one of their own: classes and folds may be called like files too. Beside the folder of a table with texts may lie what is none of its.
+    """
     from unfreeze_trainer.data.audio import CLIPS
     from unfreeze_trainer.data.files import meant
     from unfreeze_trainer.data.images import PICTURES
@@ -146,11 +149,16 @@ def _with_named_files(facts: dict[str, Facts], table: Path) -> dict[str, Facts]:
     folder, found = folder_of(str(table)), dict(facts)
     if any(one.look in ("picture", "audio") for one in facts.values()):
         return found
+    beside = all(one.look != "text" for one in facts.values())
     for name, one in facts.items():
-        names = list(dict.fromkeys(one.values))[:_TRIED]
+        names = list(dict.fromkeys(one.values))
+        if 2 * len(names) < len(one.values):
+            continue
+        names = names[:_TRIED]
         if one.look in ("id", "whole number", "category", "text") and all(len(value) <= MAX_NAME for value in names):
             for look, kind in looks:
-                if len(names) == _TRIED and all(meant(kind, folder, value.strip()) for value in names):
+                places = [meant(kind, folder, value.strip()) for value in names]
+                if len(names) == _TRIED and all(place and (beside or not place.startswith("../")) for place in places):
                     found[name] = replace(one, names=look)
                     break
     return found
