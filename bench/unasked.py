@@ -132,7 +132,7 @@ def twelve_layers(folder: Path) -> Path:
     )  # DeepSpeed, which writing a model imports, would warn among the results
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    tokenizer = AutoTokenizer.from_pretrained(EXAMPLES / "models" / "minilm")
+    tokenizer = AutoTokenizer.from_pretrained(EXAMPLES / "models" / "minilm", trust_remote_code=False)
     tokenizer.save_pretrained(folder)
     BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer))).save_pretrained(folder)
     return folder
