@@ -44,7 +44,8 @@ GONE = (
 """Modules of the trainer that a contender does without."""
 
 _WORKER = """
-import sys, time
+import json, os, sys, time
+from importlib import import_module
 from types import ModuleType
 
 class Nothing:
@@ -66,20 +67,29 @@ class Absent(ModuleType):
 for name in sys.argv[1:]:
     sys.modules["unfreeze_trainer." + name] = Absent("unfreeze_trainer." + name)
 
+from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.agent.libraries import libraries_of
+
+with open(os.environ["UNFREEZE_JOB"]) as file:
+    job = ResolvedJob.model_validate_json(file.read())
+for library in libraries_of(job):  # as the process has that an agent forks its workers from
+    import_module(library)
+
 from unfreeze_trainer import worker
 from unfreeze_trainer.training import loop
 
-look, took = worker.check_memory, []
+look, took = worker.check_memory, {}
+
+def now():
+    return {"clock": time.monotonic(), "processor": sum(os.times()[:4])}
 
 def timed(*given):
-    began = time.perf_counter()
+    began = now()
     look(*given)
-    took.append(time.perf_counter() - began)
+    took.update({kind: seconds - began[kind] for kind, seconds in now().items()})
 
 def first_step(*_):
-    import json, os, resource
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    print(json.dumps({"processor": sum(one.ru_utime + one.ru_stime for one in used), "look": sum(took), "at": time.monotonic()}), flush=True)
+    print(json.dumps(now() | {"look": took}), flush=True)
     os._exit(0)
 
 worker.check_memory, loop.seed_everything = timed, first_step
@@ -87,8 +97,8 @@ worker.main()
 """
 
 
-def start(job: str, *without: str) -> dict[str, float]:
-    """Return the seconds of a worker's start to its first step: by the clock, of the processor, of the look at the memory."""
+def start(job: str, *without: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the seconds of a worker's start to its first step, and those of the look at the memory: by the clock, and of the processor."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "job.json")
         file.write_text(job.replace("RUN", f"{folder}/run"))
@@ -104,8 +114,8 @@ def start(job: str, *without: str) -> dict[str, float]:
         )
     if done.returncode or not done.stdout.strip():
         raise RuntimeError(f"the worker has not come to its first step: {done.stderr[-2000:]}")
-    seen: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return {"clock": seen["at"] - began, "processor": seen["processor"], "look": seen["look"]}
+    seen = json.loads(done.stdout.splitlines()[-1])
+    return {"clock": seen["clock"] - began, "processor": seen["processor"]}, seen["look"]
 
 
 def job_of(model: Path, **spec: Any) -> str:
@@ -159,14 +169,14 @@ def main() -> None:
         turns.append(both if number % 2 else both[::-1])
     result: dict[str, Any] = {
         kind: {
-            "with_s": round(statistics.median(ours[kind] for ours, _ in turns), 2),
-            "without_s": round(statistics.median(bare[kind] for _, bare in turns), 2),
-            "ratio": ratios([ours[kind] / bare[kind] for ours, bare in turns]),
-            "without_look": ratios([(ours[kind] - ours["look"]) / bare[kind] for ours, bare in turns]),
+            "with_s": round(statistics.median(ours[kind] for (ours, _), _ in turns), 2),
+            "without_s": round(statistics.median(bare[kind] for _, (bare, _) in turns), 2),
+            "ratio": ratios([ours[kind] / bare[kind] for (ours, _), (bare, _) in turns]),
+            "ratio_without_look": ratios([(ours[kind] - look[kind]) / bare[kind] for (ours, look), (bare, _) in turns]),
         }
         for kind in ("clock", "processor")
     }
-    looks = {"MiniLM": [ours["look"] for ours, _ in turns]}
+    looks = {"MiniLM": [look for (_, look), _ in turns]}
     with tempfile.TemporaryDirectory() as folder:
         base = twelve_layers(Path(folder))
         for name, spec in (
@@ -174,8 +184,11 @@ def main() -> None:
             ("12 layers, FSDP", {"distribution": {"engine": "FSDP"}}),
             ("12 layers, LoRA", {"adapter": {"type": "LoRA"}}),
         ):
-            looks[name] = [start(job_of(base, **spec))["look"] for _ in range(max(1, rounds // 2))]
-    result["look_s"] = {name: round(statistics.median(seconds), 3) for name, seconds in looks.items()}
+            looks[name] = [start(job_of(base, **spec))[1] for _ in range(max(1, rounds // 2))]
+    result["look_s"] = {
+        name: {kind: round(statistics.median(each[kind] for each in found), 2) for kind in ("clock", "processor")}
+        for name, found in looks.items()
+    }
     print(json.dumps({"benchmark": "unasked", "rounds": rounds} | result, indent=1))
 
 

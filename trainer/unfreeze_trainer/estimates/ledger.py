@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, UntypedStorage
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,6 +24,7 @@ _COPYING = frozenset(
     )
 )
 """Messages that gloo passes through a copy of what is whole."""
+_DEVICE = torch.ops.prim.device.default
 _COMPARISONS = frozenset({_aten.equal.default, _aten.is_nonzero.default})
 
 
@@ -74,6 +76,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = self.live
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked twice for each operation
         if func in _COMPARISONS:
             return True
         if func in _NUMBERS:
@@ -81,7 +85,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         if self._copying and func in _COPYING:
             self.peak = max(self.peak, self.live + max(map(_bytes, args[:2])))
-        for found in tree_leaves(result):
+        for found in (result,) if isinstance(result, Tensor) else tree_leaves(result):
             if isinstance(found, Tensor) and not found.is_meta:
                 # Of what is divided a share alone lies in memory; its own storage pretends to be whole.
                 self._count(getattr(found, "_local_tensor", found).untyped_storage())
