@@ -157,8 +157,7 @@ def _with_named_files(facts: dict[str, Facts], table: Path) -> dict[str, Facts]:
         names = names[:_TRIED]
         if one.look in ("id", "whole number", "category", "text") and all(len(value) <= MAX_NAME for value in names):
             for look, kind in looks:
-                places = [meant(kind, folder, value.strip()) for value in names]
-                if len(names) == _TRIED and all(place and (beside or not place.startswith("../")) for place in places):
+                if len(names) == _TRIED and all(meant(kind, folder, value.strip(), beside=beside) for value in names):
                     found[name] = replace(one, names=look)
                     break
     return found

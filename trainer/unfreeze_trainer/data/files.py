@@ -234,10 +234,10 @@ def _no_such(kind: FileKind, folder: Path, name: str) -> str:
     return f"{message}. {quoted(found)} is there: {way} (docs/conversions.md)"
 
 
-def meant(kind: FileKind, folder: Path, name: str) -> str:
+def meant(kind: FileKind, folder: Path, name: str, *, beside: bool = True) -> str:
     """Return the path of a file that a name in a table's folder most likely means, empty if there is none.
 
-    It lies in a sub-folder (clips/) or in a folder beside the table's (../audio/), has a suffix that the name lacks or in other letters, is written
+    It lies in a sub-folder (clips/) or, unless not `beside`, in a folder beside the table's (../audio/), has a suffix that the name lacks or in other letters, is written
     otherwise (a blank, an accent, as in an address), or lay elsewhere on another machine, as the end of a whole path.
     """
     parts = Path(name).parts
@@ -249,7 +249,7 @@ def meant(kind: FileKind, folder: Path, name: str) -> str:
             return next((end for end in ends if (folder / end).is_file()), "")
         ways = (
             f"{place}{form}"
-            for above in ("", "../")
+            for above in ("", "../")[: 1 + beside]
             for place in (above, *islice(_folders(folder, above), _LOOKED_FOLDERS))
             for form in _forms(kind, name)
         )
