@@ -30,6 +30,7 @@ TERMINATING = {
     "service": "/api/v1/services",
     "replicaset.apps": "/apis/apps/v1/replicasets",
     "controllerrevision.apps": "/apis/apps/v1/controllerrevisions",
+    "persistentvolume": "/api/v1/persistentvolumes",
 }
 
 
@@ -66,13 +67,13 @@ def left_after(cluster, before, namespace=""):
 
     def leaving():
         names = {
-            (kind, item["metadata"]["namespace"], item["metadata"]["name"])
+            (kind, item["metadata"].get("namespace", ""), item["metadata"]["name"])
             for kind, path in TERMINATING.items()
             for item in cluster.get(path)["items"]
         }
         return {thing for thing in names - before if thing[1] != namespace}
 
-    until(lambda: not leaving(), "the pods have gone")
+    until(lambda: not leaving(), "what goes after its owner has gone")
     return {thing for thing in objects(cluster) - before if not namespace or thing[1] != namespace}
 
 
