@@ -253,9 +253,10 @@ def test_what_a_sample_takes_goes_with_its_length_as_far_as_batches_tell():
     pace.note(40.0, np.array([20, 20]))
     pace.settle(np.array([10, 20]))
     assert pace.seconds() == pytest.approx(15.0), "one batch alone, as if time went with length"
+    pace.note(90.0, np.array([9, 9]))
     for length in range(1, 9):
         pace.note(2 * (3.0 + 0.5 * length), np.array([length, length]))
-    assert pace.seconds() == pytest.approx(3.0 + 0.5 * 15), "the first one was slow"
+    assert pace.seconds() == pytest.approx(3.0 + 0.5 * 15), "the first one of each split was slow"
     assert pace.seconds(2.0) == pytest.approx(3.0 + 0.5 * 30)
 
 

@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 VALUES = "cached."
 """What the tensors that are cached are called in a batch, with their numbers."""
-_SLOW, _LINE = 1, 6
-"""First batches that are slow, and how many others tell how time goes with length."""
+_LINE = 6
+"""How many batches tell how time goes with length."""
 MIN_READS = 1.5
 """How often a sample is read, at least, in the phases that share a cut: what is read once is not cached."""
 _CHECK_BATCHES = 4
@@ -87,27 +87,29 @@ class _Pace:
     """How long a sample's pass through the frozen blocks takes, by batches of samples of similar length."""
 
     def __init__(self) -> None:
+        self._first: list[tuple[float, float]] = []
         self._seen: list[tuple[float, float]] = []
-        self._length = 1.0
+        self._length, self._begun = 1.0, False
 
     def note(self, seconds: float, lengths: np.ndarray) -> None:
         """Take note of a batch and of the lengths of its samples."""
-        self._seen.append((float(lengths.mean()), seconds / len(lengths)))
+        (self._seen if self._begun else self._first).append((float(lengths.mean()), seconds / len(lengths)))
+        self._begun = True
 
     def settle(self, lengths: np.ndarray) -> None:
-        """Take note of the lengths of a split."""
-        self._length = float(lengths.mean())
+        """Take note of the lengths of a split, all of whose batches have been noted."""
+        self._length, self._begun = float(lengths.mean()), False
 
     def seconds(self, stretch: float = 1.0) -> float:
         """Return what a sample of mean length takes, times `stretch`; 0 where nothing was computed.
 
-        A sample takes some time however short it is, and the first batch is slow. Of few batches, where most was known already, only
+        A sample takes some time however short it is, and a split's first batch is slow. Of few batches, where most was known already, only
         their median is taken, as if time went with length.
         """
-        if not self._seen:
+        if not (seen := self._seen or self._first):
             return 0.0
         at = self._length * stretch
-        lengths, seconds = np.array(self._seen[_SLOW:] or self._seen).T
+        lengths, seconds = np.array(seen).T
         if len(lengths) >= _LINE and np.ptp(lengths):
             slope, least = np.polyfit(lengths, seconds, 1)
             return float(max(least + slope * at, seconds.min()))
