@@ -246,6 +246,34 @@ def test_a_small_job_is_let_through_by_its_files_alone(inputs, monkeypatch):
     assert check.plainly_fits(random, open_task(random), room(2 * 2**30)), "its folder has weights"
 
 
+def test_layers_of_a_transformer_tell_by_their_shapes_what_a_job_holds_at_most():
+    """Not where layers share their weights, nor those of experts or of convolutions."""
+    layer = {f"layer.0.{name}.weight": (16, 16) for name in ("query", "key", "value", "output")} | {
+        "layer.0.up": (32, 16)
+    }
+    shapes = layer | {"embeddings.weight": (100, 16), "layer.0.norm.weight": (16,)}
+    assert check._tells(shapes, 1)
+    assert not check._tells(shapes, 2)
+    assert not check._tells(shapes | {"layer.0.experts": (4, 16, 16)}, 1)
+    assert not check._tells({}, 1)
+    assert check._sides(shapes, says=False) == 4 * 32 + 48
+    assert check._sides(shapes, says=True) == 4 * 32 + 48 + 116
+
+
+@pytest.mark.slow
+def test_what_a_job_holds_at_most_is_far_above_what_is_estimated(tmp_path):
+    from unfreeze_trainer.estimates.trace import trace
+    from unfreeze_trainer.tasks import open_task
+
+    write_csv(tmp_path / "texts.csv")
+    sizes = {"hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 512, "num_attention_heads": 4}
+    bert_folder(tmp_path / "bert", **sizes)
+    job = make_job(tmp_path / "bert", tmp_path / "texts.csv", strategy={"type": "FullFineTuning"})
+    task = open_task(job)
+    traced = Aside(lambda: trace(job, task, steps_alone=True), Traced).result()
+    assert 2 * check.least_of(traced, job).step < check.at_most(job, task)
+
+
 REFUSED = """
 import json, os, sys
 from pathlib import Path

@@ -7,9 +7,10 @@ begins: it is refused only where it would have been killed.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from unfreeze_trainer.estimates.estimate import AGENT, REST, SHARE, Estimate, es
 from unfreeze_trainer.estimates.room import Room
 from unfreeze_trainer.estimates.ways import ways_that_fit
 from unfreeze_trainer.models.folders import weight_files
+from unfreeze_trainer.models.own_type import file_shapes
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -41,13 +43,18 @@ WAYS_SECONDS = 120.0
 """That looking for ways that fit may take."""
 _WAIT_SECONDS = MOST_SECONDS + WAYS_SECONDS + 60
 _SMALL = 200 * 2**20
-"""Bytes of a model's files up to which its activations are bounded by a rule of thumb."""
-_STATES = 8
-"""Times the weights that are held at once at most: gradients, moments, a checkpoint, an export."""
+"""Bytes of a model's files up to which its activations are bounded by a rule of thumb where its layers do not tell."""
+_STATES = 12
+"""Times the weights in float32 that are held at once at most: themselves, gradients, moments, copies of all that in an engine or a checkpoint, an export."""
 _OF_TOKEN, _OF_VALUE = 0.03, 2000
 """Numbers that are kept for the backward pass, for each token and parameter, and for each value of a picture or sound: at
 most. A layer of a transformer of width h keeps about 20 h and 2.5 numbers a head and token (Korthikanti et al. 2022,
 arXiv 2205.05198), and has 12 h^2 parameters; by that a ViT-B/16 keeps 330 numbers for a value of its picture. The rest is room."""
+_OF_SIDE, _OF_PAIR = 3, 9
+"""Numbers that are kept for each row and column of the matrices of a transformer and each token, at most: those of a layer have 18 h of both where it
+keeps about 20 h (see above), 23 h where it keeps 26 h (Llama's); and for each pair of tokens in a head of a layer: 2.5, and three times so many in a decoder
+beside an encoder."""
+_LAYERS, _MATRIX = ("num_hidden_layers", "num_attention_heads"), 2
 
 _MAPPED = ("bfloat16", "float16")
 """Types of weights that are not read into memory, but stay in the pages of their files (see models/own_type.py)."""
@@ -137,15 +144,18 @@ def not_estimated(job: ResolvedJob) -> str:
 
 
 def plainly_fits(job: ResolvedJob, task: Task, room: Room) -> bool:
-    """Whether a small model fits many times over, by its files and one sample alone: most jobs do, and need no estimate."""
-    library, weights = task.library, 0  # type: ignore[attr-defined]  # of a task that is composed, as all are
-    for base in library.bases:
-        if not (files := weight_files(base.path, base.where, library=base.name)):
-            return False
-        weights += 2 * sum((Path(base.path) / name).stat().st_size for name in files)  # half precision grows
-    if weights > 2 * _SMALL:
+    """Whether a model fits many times over, by its files and one sample alone: most jobs do, and need no estimate."""
+    if (most := at_most(job, task)) is None:
         return False
-    training = job.training
+    needed = resident() + most
+    return (room.host is None or room.workers * needed < room.host) and (
+        room.accelerator is None or needed < room.accelerator
+    )
+
+
+def at_most(job: ResolvedJob, task: Task) -> int | None:
+    """Return a bound of the bytes of tensors that a worker holds, far above most; None for a model whose files do not tell."""
+    library, weights, kept = task.library, 0, 0.0  # type: ignore[attr-defined]  # of a task that is composed, as all are
     largest = sorted({int(found("train").argmax()) for found in (task.lengths, task.extents)})
     batches = [*task.batches("train", [[one] for one in largest], epoch_seed=0)]
     values, tokens = (
@@ -153,12 +163,35 @@ def plainly_fits(job: ResolvedJob, task: Task, room: Room) -> bool:
         for real in (True, False)
     )
     tokens += getattr(library, "most_prefix", 0)  # a captioner's
-    kept = _OF_VALUE * values + _OF_TOKEN * weights / 4 * tokens
-    samples = -(-training.batch_size // (job.distribution.world_size * training.gradient_accumulation_steps))
-    needed = resident() + _STATES * weights + round(4 * kept * samples)
-    return (room.host is None or room.workers * needed < room.host) and (
-        room.accelerator is None or needed < room.accelerator
-    )
+    for base in library.bases:
+        if not (files := weight_files(base.path, base.where, library=base.name)):
+            return None
+        known = (base.config.get(name) if base.name == "transformers" else None for name in _LAYERS)
+        layers, heads = (number if isinstance(number, int) else 0 for number in known)
+        shapes = file_shapes(base.path) if layers and heads and not values else {}
+        if _tells(shapes, layers):
+            weights += 4 * sum(map(math.prod, shapes.values()))
+            sides = _sides(shapes, says=task_type(job.task.type).writes)
+            kept += tokens * (_OF_SIDE * sides + _OF_PAIR * tokens * layers * heads)
+        else:
+            grown = 2 * sum((Path(base.path) / name).stat().st_size for name in files)  # half precision grows
+            if grown > 2 * _SMALL:
+                return None
+            weights += grown
+            kept += _OF_VALUE * values + _OF_TOKEN * grown / 4 * tokens
+    samples = -(-job.training.batch_size // (job.distribution.world_size * job.training.gradient_accumulation_steps))
+    return _STATES * weights + round(4 * kept * samples)
+
+
+def _tells(shapes: Mapping[str, tuple[int, ...]], layers: int) -> bool:
+    """Whether shapes are those of layers of a transformer alone, each of which has weights of its own. Pure."""
+    matrices = sum(len(shape) == _MATRIX for shape in shapes.values())
+    return bool(shapes) and all(len(shape) <= _MATRIX for shape in shapes.values()) and matrices >= 4 * layers
+
+
+def _sides(shapes: Mapping[str, tuple[int, ...]], *, says: bool) -> int:
+    """Return the rows and columns of all matrices, those of embeddings only where the model says tokens: their logits are kept too. Pure."""
+    return sum(sum(shape) for name, shape in shapes.items() if len(shape) == _MATRIX and (says or "embed" not in name))
 
 
 class Least(NamedTuple):

@@ -227,14 +227,23 @@ def file_types(path: str) -> dict[str, str]:
 
     Empty where these are no files of safetensors, or cannot be read: loading them says what is wrong.
     """
+    return {key: value["dtype"] for key, value in _entries(path).items()}
+
+
+def file_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor in the files that transformers loads a folder from; empty as of `file_types`."""
+    return {key: tuple(value["shape"]) for key, value in _entries(path).items()}
+
+
+def _entries(path: str) -> dict[str, Any]:
     from safetensors import SafetensorError
 
     try:
         names = weight_files(path, path, library="transformers")
-        found: dict[str, str] = {}
+        found: dict[str, Any] = {}
         for name in names:
             if name.endswith(".safetensors"):
-                found |= {key: value["dtype"] for key, value in _header(str(Path(path, name)))[1].items()}
+                found |= _header(str(Path(path, name)))[1]
     except (JobError, OSError, ValueError, SafetensorError):
         return {}
     return found
