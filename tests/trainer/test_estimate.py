@@ -11,15 +11,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
 from unfreeze_api.spec.adapter import AdapterSpec
+from unfreeze_trainer.commands.estimate import estimate
 from unfreeze_trainer.engines.optimizers import build_optimizer, take_step
 from unfreeze_trainer.estimates.aside import Aside, AsideError
+from unfreeze_trainer.estimates.duration import duration_of
 from unfreeze_trainer.estimates.estimate import Estimate, judge, uncounted
 from unfreeze_trainer.estimates.ledger import Ledger
-from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, _plain, _skeletons, trace
+from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, _plain, _skeletons, trace, try_forward
 from unfreeze_trainer.estimates.ways import ways_that_fit
 from unfreeze_trainer.tasks import open_task
 
@@ -195,6 +198,37 @@ def test_steps_on_fake_tensors_are_taken(kind, moments):
         assert 4000 * moments <= ledger.live - before < 4000 * moments + 100
 
 
+WORK = replace(TRACED, forward=1.8e9, passes=3_000_000, planned_steps=1000)
+
+
+@pytest.mark.parametrize(("precision", "seconds"), [("BFloat16", [10.0, 50.0]), ("Float32", [32.2, 161.2])])
+def test_a_job_takes_a_share_of_the_rate_of_its_accelerators_or_the_launches_of_its_steps(precision, seconds):
+    place = {"numNodes": 5, "resourcesPerNode": {"limits": {"nvidia.com/gpu": 1}}}
+    job = make_job("/none", "/none.csv", training={"precision": precision}, distribution=place)
+    found = duration_of(job, WORK, card="H100", price=2.0, tried=None)
+    assert found.to_dict()["trainingSeconds"] == pytest.approx(seconds, rel=0.01)
+    assert found.amount == pytest.approx([each / 360 for each in seconds], rel=0.01)
+    assert (
+        "5.4 PFLOP: 3,000,000 forward passes of a sample, 1.8 GFLOP each. On 5 H100 that takes about"
+        in found.sentence()
+    )
+    unnamed = duration_of(job, WORK, card=None, price=2.0, tried=None)
+    assert unnamed.amount is None
+    assert unnamed.sentence().endswith("is named, like --accelerator H100.")
+
+
+def test_a_job_without_accelerators_takes_as_long_as_forward_passes_that_were_tried():
+    job = make_job("/none", "/none.csv", distribution={"numNodes": 2}, strategy={"type": "Auto"})
+    found = duration_of(job, WORK, card=None, price=3.0, tried=0.001)
+    assert found.seconds == pytest.approx((1200, 2700))
+    assert found.amount == pytest.approx((2.0, 4.5))
+    assert found.sentence().startswith("All phases compute at most 5.4 PFLOP")
+    assert found.sentence().endswith("takes about 20m to 45m, without start and export, and costs 2.00 to 4.50.")
+    assert duration_of(job, WORK, card=None, price=None, tried=0.001).amount is None
+    assert "of whose memory" in duration_of(job, WORK, card=None, price=None, tried=None).sentence()
+    assert not duration_of(job, TRACED, card=None, price=None, tried=0.001).sentence()
+
+
 def test_a_function_runs_aside():
     assert Aside(lambda: {"a": 1}, dict[str, int]).result() == {"a": 1}
 
@@ -271,3 +305,27 @@ def test_the_command_says_whether_it_fits(inputs):
     assert (found["verdict"], found["limitBytes"]) == ("Fits", 64 * 2**30)
     assert found["sentence"].startswith("The job fits into 64.0 GiB with ")
     assert found["phases"][0]["peak"] <= found["peakBytes"] < found["hostBytes"]
+    low, high = found["trainingSeconds"]
+    assert 0 < low <= high
+    assert found["forwardOperations"] > 0 < found["forwardPasses"]
+
+
+def test_an_accelerator_is_named_for_a_job_that_asks_for_one(inputs):
+    asked(inputs)
+    done = CliRunner().invoke(estimate, [str(inputs / "job.yaml"), "--accelerator", "h100"])
+    assert done.exit_code == 2
+    assert "set spec.distribution.resourcesPerNode.limits to {nvidia.com/gpu: 1}" in done.output
+
+
+@pytest.mark.slow
+def test_operations_and_passes_are_those_of_all_steps_and_evaluations(inputs):
+    job = make_job(inputs / "bert", inputs / "texts.csv", strategy={"type": "FullFineTuning"}, training={"epochs": 2})
+    task = open_task(job)
+    traced = Aside(lambda: trace(job, task), Traced).result()
+    rows, held = task.splits["train"], task.splits["validation"]
+    assert traced.passes == 2 * (4 * rows + held)
+    [batch] = list(task.batches("train", [[0]], epoch_seed=0))
+    tokens = batch["input_ids"].numel()
+    layer = 2 * (4 * 16 * 16 + 2 * 16 * 32) + 4 * 16 * tokens
+    assert traced.forward == pytest.approx(tokens * 3 * layer, rel=0.3)
+    assert 0 < try_forward(job, task, threads=1) < 1

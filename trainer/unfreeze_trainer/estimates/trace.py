@@ -19,6 +19,7 @@ from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.engines.bits import BESIDE
 from unfreeze_trainer.estimates.joined import Joined, every_row
 from unfreeze_trainer.estimates.ledger import Ledger
+from unfreeze_trainer.estimates.operations import TRIED, first_batches, forward_operations, forward_seconds, passes_of
 from unfreeze_trainer.estimates.pretended import exchange_nothing, pretended
 from unfreeze_trainer.estimates.said import hold_said, longest_said
 from unfreeze_trainer.feed import Feed, MicroBatch
@@ -94,6 +95,10 @@ class Traced:
     """Optimizer steps of all phases."""
     test_steps: int = 0
     """Steps that a range test of learning rates takes before them; 0 without one."""
+    forward: float = 0.0
+    """Operations of a training sample's forward pass; 0 where they were not counted (see `operations`)."""
+    passes: int = 0
+    """About how many of those all phases are worth."""
     solver: int = 0
     """Of what a frozen base gives of all samples, in the host's memory of each worker while a head is solved; 0 without a solver."""
 
@@ -128,15 +133,7 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
         import_deepspeed()
     if task.couples:
         task = Joined(task, several=bool(job.model.towers))  # type: ignore[assignment]
-    training = job.training
-    feed = Feed(
-        task,
-        seed=training.seed,
-        batch_size=training.batch_size,
-        accumulate=training.gradient_accumulation_steps,
-        rank=0,
-        world_size=job.distribution.world_size,
-    )
+    feed = _feed(job, task)
     plain = _plain(job)
     taken = trial_batches(task.extents("train"), feed.sizes())[0], _evaluated(task, feed, job.distribution.world_size)
     [batch] = task.batches("train", taken[:1], epoch_seed=0)
@@ -146,13 +143,35 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
             if LEARNED in each:
                 most = int(np.sort(task.units(split))[-len(samples) :].sum())
                 each[LEARNED] = torch.zeros(max(most, len(each[LEARNED])), 2, dtype=torch.int64)
-    asked = longest_said(job, task)
+    asked, first = longest_said(job, task), {} if steps_alone else first_batches(feed, 1)[0]
     rows = every_row() if task.couples else nullcontext()
     with pretended(job.distribution.world_size) as fake, _skeletons(task, job), rows:
         batches: list[Batch] = [
-            {name: fake.from_tensor(tensor) for name, tensor in each.items()} for each in (batch, held_out, asked)
+            {name: fake.from_tensor(tensor) for name, tensor in each.items()}
+            for each in (batch, held_out, asked, first)
         ]
         return _Trace(plain, task, feed, *batches).run(heaviest=heaviest, steps_alone=steps_alone)
+
+
+def try_forward(job: ResolvedJob, task: Task, *, threads: int) -> float:
+    """Return the seconds of a training sample's forward pass on this machine, of a model with random weights, which is built."""
+    batches = first_batches(_feed(job, task), TRIED)
+    with _skeletons(task, job):
+        half = job.training.precision == "BFloat16"
+        return forward_seconds(task.build_model().module, task, batches, half=half, threads=threads)
+
+
+def _feed(job: ResolvedJob, task: Task) -> Feed:
+    training = job.training
+    return Feed(
+        task,
+        seed=training.seed,
+        batch_size=training.batch_size,
+        accumulate=training.gradient_accumulation_steps,
+        rank=0,
+        world_size=job.distribution.world_size,
+        group_by_length=bool(training.group_by_length),
+    )
 
 
 def _plain(job: ResolvedJob) -> ResolvedJob:
@@ -196,10 +215,10 @@ def _skeletons(task: Any, job: ResolvedJob) -> Iterator[None]:
 
 class _Trace:
     def __init__(  # noqa: PLR0917 - of one place
-        self, job: ResolvedJob, task: Task, feed: Feed, batch: Batch, held_out: Batch, said: Batch
+        self, job: ResolvedJob, task: Task, feed: Feed, batch: Batch, held_out: Batch, said: Batch, first: Batch
     ) -> None:
         self._job, self._task, self._feed = job, task, feed
-        self._batch, self._held_out, self._said = batch, held_out, said
+        self._batch, self._held_out, self._said, self._first = batch, held_out, said, first
         self._ledger = Ledger(copying=not job.distribution.accelerators_per_node)
 
     def run(self, *, heaviest: bool, steps_alone: bool) -> Traced:
@@ -226,6 +245,7 @@ class _Trace:
             for parameter in module.parameters():
                 kind = str(parameter.dtype).removeprefix("torch.")
                 dtypes[kind] = dtypes.get(kind, 0) + parameter.nbytes
+            forward = forward_operations(module, self._task, self._first) if self._first else 0.0
             if self._job.training.gradient_checkpointing:
                 checkpoint_activations(module)
             if min(self._feed.sizes()) == 1:
@@ -248,17 +268,17 @@ class _Trace:
                 everything |= {*freezer.trainable_names(phase)}
                 look = self._steps if steps_alone else self._phase
                 phases.append(look(phase, engine, freezer, loaded, everything, trains[phase.index]))
-            planned, tested = sum(phase.steps for phase in found), 0
+            plan = Plan.of(
+                self._job,
+                names,
+                samples=self._feed.samples,
+                steps_per_epoch=self._feed.steps_per_epoch,
+                headless=loaded.headless,
+            )
+            tested = 0
             if self._job.strategy.learning_rate.rates == "Auto":
-                plan = Plan.of(
-                    self._job,
-                    names,
-                    samples=self._feed.samples,
-                    steps_per_epoch=self._feed.steps_per_epoch,
-                    headless=loaded.headless,
-                )
                 tests = len(parts(self._job, plan, freezer))
-                tested = tests * steps_for(planned, tests=tests) if tests else 0
+                tested = tests * steps_for(plan.total_steps, tests=tests) if tests else 0
             exporting = 0 if steps_alone else self._export(engine, sum(sizes[name] for name in everything))
             del base
         return Traced(
@@ -269,8 +289,10 @@ class _Trace:
             exporting=exporting,
             checkpoint=max(phase.snapshot for phase in phases),
             export=self._exported(sizes, loaded, frozen & (sizes.keys() - everything)),
-            planned_steps=planned,
+            planned_steps=plan.total_steps,
             test_steps=tested,
+            forward=forward,
+            passes=passes_of(plan, self._job, self._task, tested=tested),
             solver=vectors_of(self._task, loaded) if any(phase.solved for phase in found) else 0,
         )
 
