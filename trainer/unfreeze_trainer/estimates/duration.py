@@ -131,7 +131,12 @@ def duration_of(
     elif cards:
         where = "How long that takes is said where the accelerator is named, like --accelerator H100."
     else:
-        where = "How long that takes is not known: the model is not built here, of whose memory it would take too much."
+        why = (
+            "its weights are quantised"
+            if job.model.quantization
+            else "the model would take too much of this machine's memory"
+        )
+        where = f"How long that takes is not known: no forward pass was tried here, since {why}."
     return Duration(traced.forward, traced.passes, seconds, where, per_hour, most=job.strategy.type == "Auto")
 
 
