@@ -343,6 +343,7 @@ def processor_time(command: list[str], **environment: str) -> float:
         It failed.
     """
     threads = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    threads["PYTHONDONTWRITEBYTECODE"] = ""  # compiled once, as what is installed is
     null = os.open(os.devnull, os.O_WRONLY)
     process = os.posix_spawn(
         command[0],

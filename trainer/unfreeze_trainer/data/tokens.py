@@ -112,20 +112,19 @@ class Tokens:
 
         int64 of shape (rows, length): the length of the longest of these texts, up to the next multiple of 8.
         """
-        starts = [int(self.ends[row - 1]) if row else 0 for row in rows]
-        ends = [int(self.ends[row]) for row in rows]
-        longest = max(end - start for start, end in zip(starts, ends, strict=True))
+        places = np.asarray(rows, dtype=np.int64)
+        sizes = self.lengths[places]
+        longest = int(sizes.max())
         length = min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, max(self._max_length, longest))
-        shape = (len(ends), length)
-        ids = np.full(shape, self._pad_id, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        types = np.full(shape, self._pad_type_id, dtype=np.int64)
-        for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            place = slice(length - (end - start), length) if self._pad_left else slice(0, end - start)
-            ids[row, place] = self.ids[start:end]
-            mask[row, place] = 1
-            if self._types is not None:
-                types[row, place] = self._types[start:end]
+        columns = np.arange(length) - ((length - sizes)[:, None] if self._pad_left else np.zeros_like(sizes)[:, None])
+        filled = (columns >= 0) & (columns < sizes[:, None])
+        tokens = ((self.ends[places] - sizes)[:, None] + columns)[filled]
+        ids = np.full(filled.shape, self._pad_id, dtype=np.int64)
+        ids[filled] = self.ids[tokens]
+        mask = filled.astype(np.int64)
+        types = np.full(filled.shape, self._pad_type_id, dtype=np.int64)
+        if self._types is not None:
+            types[filled] = self._types[tokens]
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
         return batch | {"token_type_ids": torch.from_numpy(types)} if self._types is not None else batch
 

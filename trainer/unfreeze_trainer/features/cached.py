@@ -234,7 +234,7 @@ class CachedTask:
     ) -> None:
         """Compute what is cached of each sample of a split once, the ranks share them out; every rank gets all.
 
-        What `reuse` has is not computed, but for one batch of each rank that is compared with it.
+        What `reuse` has is not computed, but for some rows of each rank that are compared with it.
         """
         engine, task = self._engine, self._task
         began, module = time.perf_counter(), engine.module
@@ -252,16 +252,13 @@ class CachedTask:
         batches = task.batches(split, iter(mine + [[]] * (rounds - len(mine))))
         for number, batch in enumerate(batches, 1):
             indices = mine[number - 1] if number <= len(mine) else []
-            known = reuse.find(batch) if reuse and indices else {}
+            known = self._found(cut, batch, reuse, wanted=bool(indices)) if reuse else {}
             missing = [place for place in range(len(indices)) if place not in known]
             if engine.any_rank(bool(missing)) if engine.divides and reuse else missing or not indices:
                 start = time.perf_counter()
-                values, here = self._computed(module, cut, _part(batch, missing or [0]))
-                sizes = [shape(len(missing) or 1, length_of(here)) for shape in cut.shapes]
-                foreign |= [tuple(value.shape) for value in values] != sizes
-                if missing and not foreign:
-                    found = (tuple(value.cpu() for value in row) for row in rows_of(values, cut.shapes, here))
-                    new = dict(zip(missing, found, strict=True))
+                new = self._rows_at(module, cut, batch, missing)
+                foreign |= new is None
+                if missing and new and not foreign:
                     self._pace.note(time.perf_counter() - start, lengths[[indices[place] for place in missing]])
                     known |= reuse.keep(new) if reuse else new
             if not foreign:
@@ -280,6 +277,28 @@ class CachedTask:
             reuse.tell(split, rows.count)
         self._share(split, rows, [index for indices in mine for index in indices])
         self._rows[split] = rows
+
+    def _found(self, cut: Cut, batch: Batch, reuse: Reuse, *, wanted: bool) -> dict[int, tuple[Tensor, ...]]:
+        """Return what `reuse` has of a batch, by place, some of it compared: nothing where that differs, or none of it is wanted."""
+        engine = self._engine
+        known = reuse.find(batch) if wanted else {}
+        drawn = reuse.draw_places() if wanted else []
+        if engine.any_rank(bool(drawn)) if engine.divides else drawn:
+            again = self._rows_at(engine.module, cut, batch, drawn)
+            if drawn and again and not reuse.holds(known, again):
+                return {}
+        return known
+
+    def _rows_at(
+        self, module: nn.Module, cut: Cut, batch: Batch, places: Sequence[int]
+    ) -> dict[int, tuple[Tensor, ...]] | None:
+        """Compute what is cached of some samples of a batch, by place, a stand-in where there is none; None where it has another shape."""
+        values, here = self._computed(module, cut, _part(batch, places or [0]))
+        sizes = [shape(len(places) or 1, length_of(here)) for shape in cut.shapes]
+        if [tuple(value.shape) for value in values] != sizes:
+            return None
+        found = (tuple(value.cpu() for value in row) for row in rows_of(values, cut.shapes, here))
+        return dict(zip(places, found, strict=False))
 
     def _computed(self, module: nn.Module, cut: Cut, batch: Batch) -> tuple[list[Tensor], Inputs]:
         """Return what is cached of a batch, padded, and the batch on its device."""

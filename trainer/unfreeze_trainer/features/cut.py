@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -69,11 +69,14 @@ def length_of(batch: Batch) -> int:
 class _Stub(nn.Module):
     """Stands in a module's place for a forward pass: returns something of the shape of its output; other attributes are that module's."""
 
-    def __init__(self, place: nn.Module, outputs: Sequence[Callable[[], Any]]) -> None:
+    def __init__(self, place: nn.Module) -> None:
         super().__init__()
-        self.training = place.training
-        self._outputs, self._calls = outputs, 0
         vars(self)["_place"] = place  # no child: whoever goes through the model meets no weights here
+
+    def begin(self, outputs: Iterable[Callable[[], Any]]) -> None:
+        """Take what the calls of the next forward pass return."""
+        # To set an attribute would look for weights.
+        vars(self).update(training=self._place.training, _outputs=[*outputs])
 
     def __getattr__(self, name: str) -> Any:
         """Return what the module has: some parents read their layers' attributes (ModernBERT: which mask a layer takes)."""
@@ -81,8 +84,7 @@ class _Stub(nn.Module):
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Return the output of the next call."""
-        self._calls += 1
-        return self._outputs[self._calls - 1]()
+        return self._outputs.pop(0)()
 
 
 @dataclass(frozen=True)
@@ -220,8 +222,9 @@ class Start:
 
     def __init__(self, module: nn.Module, cut: Cut) -> None:
         self._cut = cut
-        self._parts = {path: module.get_submodule(path) for path in cut.outputs}
-        paths = {part: path for path, part in self._parts.items()}
+        parts = {path: module.get_submodule(path) for path in cut.outputs}
+        paths = {part: path for path, part in parts.items()}
+        self._stubs = {path: _Stub(part) for path, part in parts.items()}
         # To set an attribute would look at what trains, and move the module to the end.
         self._places = [
             (part._modules, key, child, paths[child])  # noqa: SLF001
@@ -244,14 +247,12 @@ class Start:
             In the place of what is not needed.
         """
         cut, samples, device = self._cut, len(values[0]), values[0].device
-        stubs = {}
         for path, outputs in cut.outputs.items():
             known = dict(zip(cut.needed, values, strict=True)) if path == cut.path else {}
-            filled = [partial(output.filled, samples, length, device, known, fill) for output in outputs]
-            stubs[path] = _Stub(self._parts[path], filled)
+            self._stubs[path].begin(partial(output.filled, samples, length, device, known, fill) for output in outputs)
         try:
             for modules, key, _, path in self._places:
-                modules[key] = stubs[path]
+                modules[key] = self._stubs[path]
             yield
         finally:
             for modules, key, child, _ in self._places:

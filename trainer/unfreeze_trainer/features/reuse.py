@@ -26,6 +26,8 @@ _ROUNDING = {torch.float16: 5e-2, torch.bfloat16: 5e-2}
 _ROUNDING_FLOAT32 = 1e-3
 """What a row may differ by from what is computed now, as a share of its norm, by the type of the computation, which need not be the row's:
 batches of other sizes, other processors."""
+COMPARED = 16
+"""Rows of each split and rank that are computed and compared."""
 _LOOKED_AT, _BATCH = 512, 64
 """Samples by which people are told how many are kept."""
 
@@ -61,8 +63,8 @@ def share_kept(place: Place, key: str, task: Task) -> float:
 class Reuse:
     """Rows of one cut.
 
-    One batch of each split, drawn by lot, is computed all the same: where a row differs from it by more than rounding, whatever the key
-    has forgotten or somebody has written there, nothing is taken any more.
+    Some rows of each split, drawn by lot, are computed all the same: where one differs by more than rounding, whatever the key has
+    forgotten or somebody has written there, nothing is taken any more.
 
     Parameters
     ----------
@@ -80,13 +82,13 @@ class Reuse:
         self._kept, self._cut, self._place = Kept(place.folder, key, place.limit), cut, place
         self._rounding = _ROUNDING.get(computed, _ROUNDING_FLOAT32)
         self._keys: list[bytes] = []
-        self._expected: dict[int, Row] = {}
+        self._before: list[int] = []
         self._compares = True
         self.taken = 0
         """Samples of the newest split whose rows were here before."""
 
     def draw(self, lists: list[list[int]]) -> None:
-        """Move one of the lists of samples to the front, by lot: the first one that has rows here is compared.
+        """Move one of the lists of samples to the front, by lot: rows of the first one that has some here are compared.
 
         Where nothing is here they keep their order, and what is computed together is the same each time.
         """
@@ -95,43 +97,53 @@ class Reuse:
             lists.insert(0, lists.pop(random.SystemRandom().randrange(len(lists))))
 
     def find(self, batch: Batch) -> dict[int, Row]:
-        """Return what there is of a batch on the CPU, by place; nothing of the batch that is to be compared."""
+        """Return what there is of a batch on the CPU, by place."""
         self._keys = row_keys(batch)
         found: dict[int, Row] = {}
-        before = 0
+        self._before = []
         for place, (key, length) in enumerate(zip(self._keys, lengths(batch, len(self._keys)), strict=True)):
             data = self._kept.get(key, self._cut.row_bytes(length))
             row = None if data is None else decoded(data, self._cut.shapes, length)
             if row is not None:
                 found[place] = row
-                before += not self._kept.added(key)
-        self._expected = {}
-        if before and self._compares:
-            self._compares, self._expected, found, before = False, found, {}, 0
-        self.taken += before
+                if not self._kept.added(key):
+                    self._before.append(place)
+        self.taken += len(self._before)
         return found
 
-    def keep(self, rows: Mapping[int, Row]) -> dict[int, Row]:
-        """Keep rows that were computed of the newest batch, and compare them; return them by place, as they were kept before if they were.
+    def draw_places(self) -> list[int]:
+        """Return the places of rows of the newest batch that are to be computed and compared: none once a split has had its own."""
+        if not self._compares or not self._before:
+            return []
+        self._compares = False
+        drawn = random.SystemRandom().sample(self._before, min(COMPARED, len(self._before)))
+        self.taken -= len(drawn)
+        return sorted(drawn)
 
-        The same sample has the same bits wherever it stands, so that a job that is cut off goes on with those that it had.
-        """
-        for place, row in self._expected.items():
-            if not all(_alike(before, now, self._rounding) for before, now in zip(row, rows[place], strict=True)):
-                log.warning(
-                    "the cache %s does not have what the frozen blocks compute: nothing is taken from it, and %s of it is not used again",
-                    self._place.folder,
-                    self._kept.name,
-                )
-                self._kept.discard()
-                self._expected = {}
-                break
+    def holds(self, found: Mapping[int, Row], computed: Mapping[int, Row]) -> bool:
+        """Return whether rows that were found are what has been computed; where they are not, all that is there is taken away."""
+        if all(
+            _alike(before, now, self._rounding)
+            for place, row in computed.items()
+            for before, now in zip(found[place], row, strict=True)
+        ):
+            return True
+        log.warning(
+            "the cache %s does not have what the frozen blocks compute: nothing is taken from it, and %s of it is not used again",
+            self._place.folder,
+            self._kept.name,
+        )
+        self._kept.discard()
+        self.taken -= len(self._before) - len(computed)
+        return False
+
+    def keep(self, rows: Mapping[int, Row]) -> dict[int, Row]:
+        """Keep rows that were computed of the newest batch; return them by place, those of equal samples with the same bits."""
         first = {self._keys[place]: row for place, row in reversed(list(rows.items()))}
-        for place in rows:
-            if place not in self._expected:
-                self._kept.add(self._keys[place], encoded(first[self._keys[place]]))
+        for key, row in first.items():
+            self._kept.add(key, encoded(row))
         self._kept.flush(PART)  # between batches: what is computed together is kept together
-        return {place: self._expected.get(place, first[self._keys[place]]) for place in rows}
+        return {place: first[self._keys[place]] for place in rows}
 
     def tell(self, split: str, samples: int) -> None:
         """Say how many rows of a split were taken."""
