@@ -69,8 +69,12 @@ def test_a_classical_model_that_is_better_stands_first(base, tmp_path):
     assert found["message"].startswith("a classical model is better: the model's accuracy is 0.")
     assert ", that of logistic regression on TF-IDF 1.000 (difference -0." in found["message"]
     assert "fitted on all 40 training samples" in found["alternative"]
-    assert outcome_of(run.job).startswith(f"A{found['message'][1:]}. The model's accuracy is ")
-    assert f"A{found['message'][1:]}. The model" in (tmp_path / "run/report.html").read_text().replace("&#39;", "'")
+    assert outcome_of(run.job).startswith(
+        f"A{found['message'][1:]}. On the validation data the model's accuracy is not surely"
+    )
+    assert f"A{found['message'][1:]}. On the validation data the model" in (
+        tmp_path / "run/report.html"
+    ).read_text().replace("&#39;", "'")
     [line] = [line for line in events(tmp_path / "run", "decision") if line["type"] == "Baseline"]
     assert line["message"] == found["message"]
     assert [one.type for one in budget.decisions(run.state.decisions)] == ["Baseline"]
@@ -179,9 +183,11 @@ def test_random_weights_get_the_epochs_that_a_solver_does_not_take():
         plan = SimpleNamespace(steps_per_epoch=10, phases=[SimpleNamespace(solved=solved)])
         state = SimpleNamespace(phases=[SimpleNamespace(steps=steps)])
         training = SimpleNamespace(training=SimpleNamespace(epochs=3.0))
-        return scratch._epochs(SimpleNamespace(plan=plan, state=state, job=training))
+        run = SimpleNamespace(plan=plan, state=state, job=training)
+        return scratch._epochs(run), scratch._solved(run)
 
-    assert (epochs(solved=True, steps=1), epochs(solved=False, steps=20)) == (3.0, 2.0)
+    assert (epochs(solved=True, steps=1), epochs(solved=False, steps=20)) == ((3.0, True), (2.0, False))
+    assert epochs(solved=True, steps=37) == (3.7, False), "rungs above it have taken more steps: these are what is told"
 
 
 def test_without_predictions_there_is_nothing_to_compare_with(two_arms, tmp_path, monkeypatch):

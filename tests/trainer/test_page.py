@@ -281,9 +281,32 @@ def test_the_outcome_in_one_sentence(results, metric, told):
 def test_what_may_be_chance_is_no_gain():
     worth = Usefulness(better=False, majority=0.2, gain_low=-0.1, gain_high=0.5, message="")
     told = outcome(REPORT.model_copy(update={"usefulness": worth}), None)
-    assert told.endswith(
-        "is not surely better than that of always guessing one class, 0.200 (difference -0.100 to +0.500)."
+    assert told.startswith(
+        "On the validation data the model's accuracy is not surely better than that of always guessing one class, 0.200 (difference"
+        " -0.100 to +0.500). The model's accuracy is "
     )
+
+
+def test_what_is_surely_worse_than_a_guess_is_called_so():
+    worth = Usefulness(better=False, majority=0.2, gain_low=-0.15, gain_high=-0.1, message="")
+    told = outcome(REPORT.model_copy(update={"usefulness": worth}), None)
+    assert told.startswith(
+        "On the validation data the model's accuracy is worse than that of always guessing one class"
+    )
+
+
+def test_what_makes_a_figure_worth_little_stands_before_it():
+    worth = Usefulness(better=False, majority=0.95, gain_low=-0.1, gain_high=0.1, message="")
+    data = REPORT.data.model_copy(
+        update={"splits": {"train": 225, "validation": 75, "test": 100}, "overlaps": {"validation in train": 72}}
+    )
+    told = outcome(REPORT.model_copy(update={"usefulness": worth, "data": data}), None)
+    assert told.startswith(
+        "72 of the 75 validation samples were trained on: what is measured on them flatters. On the validation data the model's"
+        " accuracy is not surely better than that of always guessing one class, 0.950 ("
+    )
+    few = data.model_copy(update={"overlaps": {"validation in train": 4, "test in stage domain": 99}})
+    assert "flatters" not in outcome(REPORT.model_copy(update={"data": few}), None)
 
 
 def test_of_several_numbers_the_guess_is_that_of_each_and_not_of_their_means():

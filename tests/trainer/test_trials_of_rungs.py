@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +15,7 @@ from tests.trainer.complete import complete
 from tests.trainer.interrupted import Killed, finished, kill_at
 from tests.trainer.test_auto import ACCURACY, SHARE, decided, phases_of, report_of, rungs
 from unfreeze_api.contracts import budget
+from unfreeze_api.tasks.base import Metric
 from unfreeze_trainer.judgement.rungs import SURE, Wanted
 from unfreeze_trainer.judgement.trials import Trial, judge
 from unfreeze_trainer.phases.compile import trial_steps
@@ -55,6 +58,14 @@ def test_a_rung_is_given_up_where_metric_and_loss_speak_against_it():
     assert answer(rows=29, idle=0.5).message.endswith("before 1: it goes on"), "as it would on more of them"
     assert answer(rows=30).answer == "No"
     assert answer(behind=True).message.endswith("it goes on, since nothing that is worth anything is there yet")
+
+
+def test_a_metric_that_is_the_loss_is_told_once():
+    metric = Metric("loss", "Lower")
+    before, tried = replace(rungs(0.8)[0], value=1.0), Trial("all", 0.9, 10, 100, 0.95)
+    found = judge(before, tried, Wanted(metric), idle=0.5, loss=1.0, margin=0.01, behind=False, step=3)
+    assert found.message == "after 10 of 100 steps of all loss is 0.9, before 1: it goes on"
+    assert len({one.name for one in found.evidence}) == len(found.evidence)
 
 
 def test_a_tenth_of_a_rung_is_its_trial_unless_it_is_short():

@@ -79,7 +79,42 @@ def test_where_classes_weigh_alike_a_rare_one_may_be_worth_the_others(metric):
     assert told.better
     assert "the balanced accuracy is 0.871, that of always guessing 'a' is 0.500" in told.message
     assert not judged([950, 0], actual, metric).better
-    assert not judged([3, 3], [3, 3], metric).better, "too few to tell"
+    assert not judged([2, 2], [2, 2], metric).better, "too few to tell"
+
+
+def drawn_by_lot(rng, classes, samples, skill, guess):
+    """Return hits and samples of each class of a model that knows a share of them, and guesses the others."""
+    actual = rng.integers(classes, size=samples)
+    lots = rng.choice(classes, samples, p=guess)
+    hits = actual[(rng.random(samples) < skill) | (actual == lots)]
+    return [np.bincount(of, minlength=classes).astype(float) for of in (hits, actual)]
+
+
+@pytest.mark.parametrize(("classes", "samples"), [(2, 20), (10, 200), (60, 60), (60, 1200)])
+@pytest.mark.parametrize("skill", [0.0, 0.5, 0.9])
+def test_the_interval_of_balanced_accuracy_holds_the_true_one_however_many_classes_there_are(classes, samples, skill):
+    """Lots among 60 classes are no better than a guess: shares that are drawn towards a half each add up to a gain."""
+    rng, guess, names = np.random.default_rng(0), np.full(classes, 1 / classes), [str(one) for one in range(classes)]
+    truth = skill + (1 - skill) / classes
+    found = [judge(*drawn_by_lot(rng, classes, samples, skill, guess), names, "macroF1") for _ in range(200)]
+    gains = [(one.gain_low + one.majority, one.gain_high + one.majority) for one in found]
+    assert np.mean([low <= truth <= high for low, high in gains]) >= 0.9
+    if not skill:
+        assert np.mean([one.better for one in found]) <= 0.06
+    else:
+        assert np.mean([one.better for one in found]) >= 0.9 or samples < 60
+
+
+def test_a_model_that_is_wrong_throughout_has_an_interval_that_says_so():
+    names = [str(one) for one in range(60)]
+    wrong = judge(np.zeros(60), np.ones(60), names, "macroF1")
+    assert not wrong.better
+    assert wrong.gain_high + wrong.majority < 0.2
+    right = judge(np.ones(60), np.ones(60), names, "macroF1")
+    assert right.better
+    assert right.gain_low + right.majority > 0.8
+    mixed = judge(np.array([*[1000.0] * 59, 1]), np.array([*[1000.0] * 59, 2]), names, "macroF1")
+    assert mixed.gain_low + mixed.majority < 1 - 0.25 / 60, "what one of two samples says of a class is not known well"
 
 
 def test_the_message_has_the_figures_and_what_to_do():
@@ -260,7 +295,8 @@ def test_a_run_says_it_at_its_end_in_report_progress_and_terminal(tmp_path, caps
     assert (seen[-1].results["validation.gainLow"] > 0) is better
     show.closing_table(SimpleNamespace(output=SimpleNamespace(path=str(tmp_path))))
     sentence, first, *rest = capsys.readouterr().out.splitlines()
-    assert ("not surely better than that of always guessing one class, 0.538" in sentence) is not better
+    guess = "On the validation data the model's accuracy is worse than that of always guessing one class, 0.538"
+    assert sentence.startswith(guess) is not better
     assert any(line.startswith("trained for ") and line.endswith(" worker hours") for line in rest)
     assert first.startswith("no better than guessing: on 13 validation samples") is not better
     if batch_size > 22:

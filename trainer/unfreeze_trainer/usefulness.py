@@ -14,6 +14,10 @@ from unfreeze_api.tasks.base import Metric
 
 _Z = 1.959964
 """Standard deviations of a normal distribution within which 95 % of it lie."""
+_TAIL = 0.025
+"""How often an interval of 95 % lies above what it is of, and how often below."""
+_ROUNDING = 1e-9
+"""Samples that are none, but for rounding."""
 _OF_CLASSES = ("macroF1", "balancedAccuracy", "auroc", "mcc")
 _MICRO_F1, _EXPLAINED, _SPARED = "micro F1", "r2", "share of the mean absolute error that is spared"
 _CORRELATIONS = {"pearson": ("Pearson correlation", 1.0), "spearman": ("Spearman correlation", 1.03)}
@@ -292,12 +296,21 @@ def wilson(hits: float, count: float) -> tuple[float, float]:
 def _balanced(hits: np.ndarray, actual: np.ndarray) -> tuple[float, float, float, float]:
     """Return balanced accuracy, that of any constant answer, and the interval of the difference.
 
-    Each class's recall has mean and variance of its share with two hits and two misses more (Agresti and Coull 1998): none
-    is certain however few samples it has.
+    Whatever of two it is wider for: where all classes were told alike, it is the exact one of a share (Clopper and Pearson 1934) of as many
+    samples as would tell it as well, the squared number of classes over the sum of what one over each one's samples is; where they were
+    not, the distances of each recall's ends (Wilson 1927) are added by their squares (Zou and Donner 2008, doi:10.1002/sim.3095). No class is
+    drawn towards a half, as by samples that are added to each: what is small in one class adds up over many, and 60 of them would be
+    told by lots surely better than by lots.
     """
+    from scipy.stats import beta
+
     hits, actual = hits[actual > 0], actual[actual > 0]
-    value, chance = float((hits / actual).mean()), 1 / len(actual)
-    share = (hits + 2) / (actual + 4)
-    reach = _Z * sqrt(float((share * (1 - share) / (actual + 4)).sum())) / len(actual)
-    middle = float(share.mean()) - chance
-    return value, chance, middle - reach, middle + reach
+    classes, recalls = len(actual), hits / actual
+    value, chance = float(recalls.mean()), 1 / classes
+    count = classes**2 / float((1 / actual).sum())
+    right, wrong = value * count, (1 - value) * count
+    low = float(beta.ppf(_TAIL, right, wrong + 1)) if right > 0 else 0.0
+    high = float(beta.ppf(1 - _TAIL, right + 1, wrong)) if wrong > _ROUNDING else 1.0
+    lowest, highest = np.array([wilson(*pair) for pair in zip(hits, actual, strict=True)]).T
+    down, up = (float(np.linalg.norm(ends - recalls)) / classes for ends in (lowest, highest))
+    return value, chance, min(low, value - down) - chance, max(high, value + up) - chance

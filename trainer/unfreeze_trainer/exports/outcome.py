@@ -27,8 +27,23 @@ def outcome(report: Report, evaluation: Evaluation | None) -> str:
     sentence = f"The model's {report.metric} is {figure(metrics.get(report.metric))} on {report.data.splits.get(split, 0):,} {split} samples"
     if figures and (interval := figures.intervals.get(report.metric)):
         sentence += f" (95 % interval {figure(interval[0])} to {figure(interval[1])})"
-    first = [f"{capital(one.message)}. " for one in report.decisions if one.warning and one.type != "Useful"]
-    return f"{''.join(first)}{sentence}{_beside(report, metrics, figures)}."
+    first = [*_seen(report), *(one.message for one in report.decisions if one.warning and one.type != "Useful")]
+    beside, worth = _beside(report, metrics, figures), report.usefulness
+    if beside and worth is not None and not worth.better:  # else a good figure is read, and what it is worth is not
+        first, beside = [*first, beside], ""
+    return f"{''.join(f'{capital(one)}. ' for one in first)}{sentence}{f'; {beside}' if beside else ''}."
+
+
+def _seen(report: Report) -> list[str]:
+    """Return which held-out samples were trained on, where they may flatter a share by its standard error, .5 / sqrt(samples) at most, or more."""
+    found = []
+    for split, total in report.data.splits.items():
+        count = report.data.overlaps.get(f"{split} in train", 0)
+        if count and count >= sqrt(total) / 2:
+            found.append(
+                f"{count:,} of the {total:,} {split} samples were trained on: what is measured on them flatters"
+            )
+    return found
 
 
 def in_order(decisions: Sequence[Decision]) -> list[Decision]:
@@ -80,12 +95,14 @@ def _beside(report: Report, metrics: dict[str, float], figures: SplitFigures | N
     worth = report.usefulness
     if worth is not None and (not worth.better or "rmse" not in metrics):
         gain = f"{figure(worth.gain_low, sign='+')} to {figure(worth.gain_high, sign='+')}"
+        whose = "its" if worth.better else "the model's"
+        than = "better than" if worth.better else "worse than" if worth.gain_high < 0 else "not surely better than"
         return (
-            f"; on the validation data its {worth.compared or compared(report.metric)} is {'' if worth.better else 'not surely '}better than that of"
+            f"on the validation data {whose} {worth.compared or compared(report.metric)} is {than} that of"
             f" always {guess_of(worth)}, {figure(worth.majority)}{f', by {gain}' if worth.better else f' (difference {gain})'}"
         )
     if "rmse" in metrics and (mean := _error_of_mean(metrics, figures)) is not None:
         if report.metric == "rmse":
-            return f"; always saying the mean has {figure(mean)}"
-        return f"; its rmse is {figure(metrics['rmse'])}, that of always saying the mean about {figure(mean)}"
+            return f"always saying the mean has {figure(mean)}"
+        return f"its rmse is {figure(metrics['rmse'])}, that of always saying the mean about {figure(mean)}"
     return ""

@@ -65,7 +65,8 @@ def judge(
     known = loss is not None and trial.loss is not None and math.isfinite(loss)
     falls = not known or fell(loss or 0.0, trial.loss or 0.0)
     after = f"after {trial.steps:,} of {trial.planned:,} steps of {trial.name} {metric.name} is {trial.value:.4g}, before {before.value:.4g}"
-    losses = f", loss {trial.loss:.4g}, before {loss:.4g}" if known else ""
+    told = known and metric.name != "loss"  # which is told by its best value so far
+    losses = f", loss {trial.loss:.4g}, before {loss:.4g}" if told else ""
     hopeless = idle >= SURE and not falls and not behind
     answer = "No" if hopeless and not wanted.few else "Yes"
     if answer == "No":
@@ -96,8 +97,8 @@ def judge(
         evidence=[
             Evidence(name=f"validation {metric.name} before", value=before.value, low=before.low, high=before.high),
             Evidence(name=f"validation {metric.name} after {trial.steps:,} steps", value=trial.value),
-            *([Evidence(name="validation loss before", value=loss)] if known else []),
-            *([Evidence(name=f"validation loss after {trial.steps:,} steps", value=trial.loss)] if known else []),
+            *([Evidence(name="validation loss before", value=loss)] if told else []),
+            *([Evidence(name=f"validation loss after {trial.steps:,} steps", value=trial.loss)] if told else []),
             *(
                 [Evidence(name=f"probability that it gained no more than {margin:.2g}", value=idle)]
                 if before.by_rows

@@ -134,12 +134,16 @@ def from_scratch(run: Run, max_share: float) -> tuple[Decision | None, list[Run]
 
 def _epochs(run: Run) -> float:
     """Return how many passes over the data the run's steps are; training.epochs at least where one of them stands for a solver."""
-    epochs = sum(phase.steps for phase in run.state.phases) / run.plan.steps_per_epoch
-    return max(epochs, run.job.training.epochs) if _solved(run) else epochs
+    return run.job.training.epochs if _solved(run) else _taken(run)
+
+
+def _taken(run: Run) -> float:
+    return sum(phase.steps for phase in run.state.phases) / run.plan.steps_per_epoch
 
 
 def _solved(run: Run) -> bool:
-    return any(phase.solved for phase in run.plan.phases)
+    """Return whether the run's own steps say too little, since a solver took their place: rungs above it may have taken more of them."""
+    return any(phase.solved for phase in run.plan.phases) and _taken(run) < run.job.training.epochs
 
 
 def _agreed(run: Run, value: float) -> float:
