@@ -64,6 +64,7 @@ SHARED = [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 60
         ("t.csv", {"image": lambda n: f"{n}.jpg", **{name: lambda n: 2 * (n % 2) - 1 for name in ("bald", "hat", "young")}}, "columns 'bald', 'hat', 'young' hold yes or no alone"),
         ("t.jsonl", {"question": TEXTS, "choices": [WORDS] * 60, "answer": lambda n: n % 3}, "columns 'choices' hold answers to choose from"),
         ("t.csv", {"question": TEXTS, **{letter: lambda n: f"number {n}" for letter in "ABCD"}, "answer": lambda n: "ABCD"[n % 4]}, "columns 'A', 'B', 'C', 'D' hold answers"),
+        ("t.csv", {"Title": TEXTS, "Tags": lambda n: f"<{WORDS[n % 3]}><t{n}>"}, "'Tags' holds labels in angle brackets"),
         ("t.csv", {"question": TEXTS, "answer": lambda n: f"le texte est {n}"}, "--task CausalLM --column prompt=question --column completion=answer"),
     ],
 )  # fmt: skip
@@ -105,11 +106,28 @@ def test_a_translation_whose_columns_are_called_by_languages_is_said_how_to_name
         guessed(path, task="Seq2SeqLM")
 
 
-def test_answers_that_nobody_wants_are_told_and_questions_are_prompts_where_answers_are_asked_for(tmp_path):
-    path = write(tmp_path / "t.jsonl", prompt=TEXTS, completion=lambda n: f"it is {n}", label=lambda n: n % 2 == 0)
-    assert guessed(path).said[-1].startswith("column 'label' says yes or no of each 'completion', and is not read")
+def test_questions_are_prompts_where_answers_are_asked_for(tmp_path):
     path = write(tmp_path / "t.jsonl", question=TEXTS, answer=lambda n: f"it is {n}")
     assert guessed(path, task="CausalLM").columns == {"prompt": "question", "completion": "answer"}
+
+
+def test_folders_of_speakers_and_of_texts_beside_clips_are_told(tmp_path, caplog):
+    def make(*names):
+        folder = tmp_path / str(len([*tmp_path.iterdir()]))
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        return folder
+
+    def read(folder):
+        return read_audio(Dataset(source="clips", path=str(folder), columns=Columns()), "here", checked=0)
+
+    assert len(read(make("Actor_01/03-01-05.wav", "Actor_02/03-01-06.wav")).inputs) == 2
+    assert "here: the labels Actor_01, Actor_02 are called like speakers, so who speaks is learned" in caplog.text
+    with pytest.raises(JobError, match=r"txt, wav48 hold clips and what belongs to each, as masks, boxes and texts"):
+        read(make("wav48/p225/p225_001.wav", "txt/p225/p225_001.txt"))
+    with pytest.raises(JobError, match="in its only folder 'AudioWAV' 2 audio files lie side by side"):
+        find_layout(make("AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1001_DFA_SAD_XX.wav"))
 
 
 @pytest.mark.parametrize("name", ["ids/7", "../clips/fold1/7"])

@@ -52,6 +52,7 @@ _CHOICES = ("choices", "options", "endings")
 _FEWEST_CHOICES = 4
 _NUMBER = re.compile(r"\s*[$€£¥]?\s*[+-]?[0-9.,]+\s*[%$€£¥]?\s*")
 _TAG = re.compile(r"O|[BIESLU]-\S+")
+_IN_ANGLES = re.compile(r"\s*(<[^<>]+>)+\s*")
 _SPAN = 3
 """Start, end and label."""
 
@@ -223,6 +224,8 @@ def _of_lists(one: Facts) -> str:
 
 def _of_tags(one: Facts, items: Sequence[object]) -> str:
     """Return what tags a column holds, and what to do about them; empty where it holds none."""
+    if one.values and all(map(_IN_ANGLES.fullmatch, one.values)):
+        return "labels in angle brackets, as Stack Overflow's tags: write lists of them, or commas between them, for labels: Multi"
     cells = [value.split() for value in one.counts] if one.lists is None else [[str(item)] for item in items]
     if not any("O" in cell for cell in cells) or not all(_TAG.fullmatch(tag) for cell in cells for tag in cell):
         return ""

@@ -30,6 +30,9 @@ _VALUE_NAMES = frozenset(
 _FLAGS = (frozenset({"0", "1", "0.0", "1.0", "true", "false"}), frozenset({"-1", "1"}))
 _SENTENCE = 3
 """Words of a text that is no name."""
+_FEW_CELLS = 4
+"""Cells for each word, of tags at least."""
+_MOST_TAGS = 10
 _FEW = 20
 """Different whole numbers that are rather labels than a measure."""
 
@@ -54,7 +57,7 @@ def points(one: Facts, order: Sequence[str]) -> float:
         "messages",
         "text",
     ):
-        return 5.0 if one.look == "text" and set(one.words) & _SURE and several(one) else 0.0
+        return 5.0 if one.look == "text" and set(one.words) & LABEL_NAMES and several(one) else 0.0
     if one.lists is not None and _are_no_labels(one.lists):
         return 0.0
     words = set(one.words)
@@ -123,4 +126,16 @@ def several(one: Facts) -> str | None:
         short = all(len(part.split()) <= 4 for part in cells)  # noqa: PLR2004 - words of a label
         if short and 2 * again >= len(one.values):
             return separator
-    return None
+    return " " if one.look == "text" and _are_tags(one) else None
+
+
+def _are_tags(one: Facts) -> bool:
+    """Return whether cells of a column of labels are words with blanks between them, and no texts: few words, none twice in a cell, all in other cells."""
+    cells = [value.split() for value in one.values]
+    times = Counter(word for cell in cells for word in cell)
+    return (
+        bool(set(one.words) & LABEL_NAMES)
+        and _FEW_CELLS * len(times) <= len(cells)
+        and min(times.values()) > 1
+        and all(len({*cell}) == len(cell) <= _MOST_TAGS for cell in cells)
+    )

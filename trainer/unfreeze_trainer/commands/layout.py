@@ -73,6 +73,7 @@ def find_layout(path: Path) -> Layout:
         return _of_split_folders(path, parts)
     if folders and (kind := _kind(folders)):
         _require_no_table(path, folders)
+        _require_labels(path, folders, kind)
         lists = [file.name for file in sorted(path.glob("*.txt")) if split_of(file.stem)]
         return Layout(kind, path, said=[f"{some_of(lists)} beside the folders: {_LISTS}"] if lists else [])
     if of_hub := [folder for folder in folders if folder.name == "data"]:  # as the hub's repositories of data are
@@ -104,6 +105,16 @@ def _require_no_table(path: Path, folders: Sequence[Path]) -> None:
                 f"{path}: its folder {folder.name!r} holds a table, and is no label: name {found.relative_to(path)}, or the folder that has"
                 " the labels' folders in it",
             )
+
+
+def _require_labels(path: Path, folders: Sequence[Path], kind: Kind) -> None:
+    """Raise JobError InvalidData where all files lie side by side in one folder, which is no label of all of them."""
+    if len(folders) > 1:
+        return
+    below, media = list(folders[0].iterdir()), CLIPS if kind == "Audio" else PICTURES
+    flat = side_by_side(media, (entry.name for entry in below if entry.is_file()))
+    if flat and not any(entry.is_dir() for entry in below):
+        raise JobError("InvalidData", f"{path}: in its only folder {folders[0].name!r} {flat}")
 
 
 def _of_file(path: Path) -> Layout:
