@@ -51,6 +51,7 @@ FORMS = {
     "alpaca": ({"alpaca_data.json": json.dumps([{"instruction": SAID.format(n), "input": "", "output": f"it is {SAID.format(n)}" if n else ""} for n in range(20)])}, "CausalLM", {"prompt": "prompt", "completion": "completion"}, 19),
     "mmlu": ({"mmlu.jsonl": of(json.dumps({"question": SAID, "choices": ["yes", "no"], "answer": 1}))}, "CausalLM", {"prompt": "prompt", "completion": "completion"}, 20),
     "sharegpt": ({"sharegpt.json": json.dumps([{"id": "a", "conversations": SHARED}] * 20)}, "CausalLM", {"messages": "messages"}, 20),
+    "oasst": ({"oasst.messages.jsonl.gz": gzip.compress("".join(json.dumps(row) + "\n" for n in range(20) for row in ({"message_id": f"m{n}", "text": SAID.format(n), "role": "prompter"}, *({"message_id": f"r{rank}{n}", "parent_id": f"m{n}", "text": "le " + SAID.format(n), "role": "assistant", "rank": rank} for rank in (0, 1)))).encode())}, "CausalLM", {"prompt": "prompt", "completion": "completion"}, 20),
     "book.txt": ({"book.txt": of(SAID + "\ngoes on", head="\ufeff", between="\n\n\n")}, "CausalLM", {"text": "text"}, 20),
     "cv/train": ({"cv/train.tsv": of(f'c{{}}.mp3\t"{SAID}" he said\t2', head="path\tsentence\tup_votes\n")}, "SpeechRecognition", {"audio": "audio", "text": "text"}, 20),
     "LibriSpeech": ({f"LibriSpeech/train-clean-100/8{n}/1/8{n}-1.trans.txt": of(f"8{n}-1-000{{}} {SAID.upper()}", 10) for n in range(2)}, "SpeechRecognition", {"audio": "audio", "text": "text"}, 20),

@@ -12,6 +12,7 @@ from unfreeze_trainer.commands.hints import (
     hints,
     of_first_row,
     of_parts,
+    require_dialogues,
     require_header,
     require_labels,
     require_no_choices,
@@ -377,6 +378,7 @@ def _add_labels(
         others = [one for one in ranked[1:] if points(one, list(facts)) >= least]
         require_labels(chosen, where)
         require_header(chosen, facts, where)
+        require_dialogues(chosen, where)
         flags = [repr(one.name) for one in rest if is_flag(one)]
         if is_flag(chosen) and len(flags) >= _FLAGS:
             raise JobError(

@@ -11,7 +11,7 @@ from unfreeze_trainer.objectives.targets.doubts import SEPARATORS
 
 TEXT_NAMES = (
     *("text", "sentence", "content", "document", "question", "query", "review", "comment", "message", "body", "title", "premise"),
-    *("description", "tweet", "utterance", "input", "abstract", "name"),
+    *("description", "tweet", "utterance", "utt", "input", "abstract", "name"),
 )  # fmt: skip
 """Of columns of texts, the most usual first."""
 PAIRS = (
@@ -58,7 +58,7 @@ def points(one: Facts, order: Sequence[str]) -> float:
         "text",
     ):
         return 5.0 if one.look == "text" and set(one.words) & LABEL_NAMES and several(one) else 0.0
-    if one.lists is not None and _are_no_labels(one.lists):
+    if one.lists is not None and _are_no_labels(one.lists, answers="answer" in one.name.lower()):
         return 0.0
     words = set(one.words)
     named = words & (LABEL_NAMES | _VALUE_NAMES)
@@ -68,12 +68,14 @@ def points(one: Facts, order: Sequence[str]) -> float:
     return found + 0.5 * (one.name == order[-1])
 
 
-def _are_no_labels(lists: Sequence[Any]) -> bool:
-    """Return whether lists hold nothing, or texts of which hardly any stands there twice."""
+def _are_no_labels(lists: Sequence[Any], *, answers: bool) -> bool:
+    """Return whether lists hold nothing, or texts of which hardly any stands there twice; `answers` may have few words."""
     items = [item for found in lists for item in found]
     words = [len(item.split()) for item in items if isinstance(item, str)]
     return not items or (
-        len(words) == len(items) and sum(words) >= _SENTENCE * len(items) and 2 * len({*items}) > len(items)
+        len(words) == len(items)
+        and (answers or sum(words) >= _SENTENCE * len(items))
+        and 2 * len({*items}) > len(items)
     )
 
 

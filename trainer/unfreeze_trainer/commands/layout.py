@@ -81,7 +81,17 @@ def find_layout(path: Path) -> Layout:
     for media in (PICTURES, CLIPS):
         if flat := side_by_side(media, (entry.name for entry in path.iterdir() if entry.is_file())):
             raise JobError("InvalidData", f"{path}: {flat}")
-    raise JobError(
+    raise _nothing(path)
+
+
+def _nothing(path: Path) -> JobError:
+    """Return the error about a folder in which nothing is read."""
+    if told := [entry.name for entry in sorted(path.iterdir()) if entry.is_file() and is_table(entry)]:
+        return JobError(
+            "InvalidData",
+            f"{path}: {some_of(told)}: JSON that is called neither like a split nor like a part may tell of other files: name the one that holds the rows",
+        )
+    return JobError(
         "InvalidData",
         f"{path}: nothing here that a job reads{_there(path)}: a job takes a table ({', '.join(TABLES)}), or a folder with one"
         " sub-folder of pictures or audio files for each label. docs/conversions.md has lines for texts, and for pictures and clips that lie"
@@ -114,7 +124,9 @@ def _require_labels(path: Path, folders: Sequence[Path], kind: Kind) -> None:
     below, media = list(folders[0].iterdir()), CLIPS if kind == "Audio" else PICTURES
     flat = side_by_side(media, (entry.name for entry in below if entry.is_file()))
     if flat and not any(entry.is_dir() for entry in below):
-        raise JobError("InvalidData", f"{path}: in its only folder {folders[0].name!r} {flat}")
+        beside = [entry.name for entry in sorted(path.iterdir()) if entry.is_file() and not entry.name.startswith(".")]
+        table = f". Beside it lies {some_of(beside)}" if beside else ""
+        raise JobError("InvalidData", f"{path}: in its only folder {folders[0].name!r} {flat}{table}")
 
 
 def _of_file(path: Path) -> Layout:
