@@ -67,6 +67,7 @@ FORMS = {
     "celeba": ({"celeba/list_attr_celeba.txt": of("{}.jpg -1  1 -1\n{}9.jpg  1  1  1", 10, head="20\nBald Hat Young \n")}, "ImageClassification", {"image": "image", "label": "labels"}, 20),
     "mnist": ({"mnist/train-images-idx3-ubyte.gz": gzip.compress(bytes(16 + 784 * 20)), "mnist/train-labels-idx1-ubyte.gz": gzip.compress(bytes(8) + bytes([3, 7]) * 10)}, "ImageClassification", {"image": "image", "label": "label"}, 20),
     "fer2013": ({"fer/fer2013.csv": of("{%}," + "7 " * 2304 + ",Training", head="emotion,pixels,Usage\n") + "0,,PublicTest\n"}, "ImageClassification", {"image": "image", "label": "label"}, 20),
+    "clotho": ({"clotho/clotho_captions_development.csv": of("a {}.wav," + ",".join(f'"{SAID} {n}"' for n in range(5)), 4, head="file_name,caption_1,caption_2,caption_3,caption_4,caption_5\n")}, "Captioning", {"audio": "audio", "text": "text"}, 20),
     "coco": ({"coco/annotations/captions_train2017.json": json.dumps({"images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(20)], "annotations": [{"image_id": n, "caption": SAID.format(n)} for n in range(20)]})}, "Captioning", {"image": "image", "text": "text"}, 20),
     "categories": ({"coco/annotations/instances_train2017.json": json.dumps({"images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(20)], "annotations": [{"image_id": n // 2, "category_id": n % 3} for n in range(36)], "categories": [{"id": n, "name": "abc"[n]} for n in range(3)]})}, "ImageClassification", {"image": "image", "label": "labels"}, 20),
     "flickr": ({"flickr/results.csv": of(f"{{}}.jpg| 0| {SAID} .", head="image_name| comment_number| comment\n") + "7.jpg| 4   A dog .\n"}, "Captioning", {"image": "image", "text": "text"}, 20),
@@ -84,7 +85,7 @@ def test_a_form_is_written_as_what_a_job_reads(tmp_path, monkeypatch, block, for
     exec(BLOCKS[0] + block, {})
     (train,) = Path().rglob("train.jsonl")
     lines = [json.loads(line) for line in train.read_text().split("\n")[:-1]]
-    found = draft(train, task=task if form in ("book.txt", "coco", "flickr") else None, columns={}).guess
+    found = draft(train, task=task if form in ("book.txt", "clotho", "coco", "flickr") else None, columns={}).guess
     assert (found.task, found.columns, len(lines)) == (task, columns, rows)
     if train.with_name("validation.jsonl").exists():
         assert train.with_name("validation.jsonl").read_text().count("\n") == 1 + (form == "speech_commands")

@@ -157,6 +157,14 @@ WORDS = ["one", "two", "three"]
         ),
         (
             "t.csv",
+            {"image_name": lambda n: f"{n}.jpg", "tags": lambda n: WORDS[n % 3] + " water" * (n % 2)},
+            "ImageClassification",
+            {"image": "image_name", "label": "tags"},
+            {"labels": "Multi", "labelSeparator": " "},
+        ),
+        ("t.csv", {"text": TEXTS, "sentiment": lambda n: f"{('very', '')[n % 2]} {('good', 'bad')[n % 3 > 0]}".strip()}, "TextClassification", {"text": "text", "label": "sentiment"}, {}),
+        (
+            "t.csv",
             {"anchor": TEXTS, "positive": lambda n: f"an entirely different text {n}", "is_duplicate": lambda n: n % 2},
             "TextEmbedding",
             {"anchor": "anchor", "positive": "positive", "score": "is_duplicate"},

@@ -30,6 +30,8 @@ _VALUE_NAMES = frozenset(
 _FLAGS = (frozenset({"0", "1", "0.0", "1.0", "true", "false"}), frozenset({"-1", "1"}))
 _SENTENCE = 3
 """Words of a text that is no name."""
+_SEVERAL = frozenset({"tags", "keywords"})
+"""Of columns whose cells are names of one label nowhere."""
 _FEW_CELLS = 4
 """Cells for each word, of tags at least."""
 _MOST_TAGS = 10
@@ -128,16 +130,17 @@ def several(one: Facts) -> str | None:
         short = all(len(part.split()) <= 4 for part in cells)  # noqa: PLR2004 - words of a label
         if short and 2 * again >= len(one.values):
             return separator
-    return " " if one.look == "text" and _are_tags(one) else None
+    called = LABEL_NAMES if one.look == "text" else _SEVERAL
+    return " " if not called.isdisjoint(one.words) and _are_tags(one) else None
 
 
 def _are_tags(one: Facts) -> bool:
-    """Return whether cells of a column of labels are words with blanks between them, and no texts: few words, none twice in a cell, all in other cells."""
+    """Return whether cells are words with blanks between them, and no texts: few words, none twice in a cell, all in other cells."""
     cells = [value.split() for value in one.values]
     times = Counter(word for cell in cells for word in cell)
     return (
-        bool(set(one.words) & LABEL_NAMES)
-        and _FEW_CELLS * len(times) <= len(cells)
+        _FEW_CELLS * len(times) <= len(cells)
+        and len(cells) < sum(times.values())
         and min(times.values()) > 1
         and all(len({*cell}) == len(cell) <= _MOST_TAGS for cell in cells)
     )
