@@ -1,5 +1,6 @@
 """What is strange about labels is said by whoever reads them: `unfreeze validate`, `run`, `data` and `init`, and the report."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -50,6 +51,14 @@ def test_labels_that_are_made_of_others(labels, said):
     assert [bool(re.search(said, line)) for line in found] == [True] * bool(said)
 
 
+def test_labels_that_stand_with_another_sign_between_them_than_elsewhere():
+    (line,) = several_in_one(dict.fromkeys(("red", "blue", "red;blue"), 9), ",")
+    assert line.endswith("is learned as one more: if it stands for several, write ',' between them, as elsewhere")
+    kind = encoder("LabelSets")
+    read = kind.read(pa.chunked_array([["red,blue", "red;blue", "blue"]]), "label", "here")
+    assert "the label 'red;blue' is made of" in " ".join(kind(read, "here").doubts())
+
+
 def test_labels_of_one_sample_each():
     assert list(few_of_each({str(n): 2 for n in range(40)})) == []
     (line,) = few_of_each({str(n): 1 + n // 30 for n in range(40)})
@@ -84,6 +93,50 @@ def test_they_are_said_before_anything_is_trained(tmp_path, caplog):
     assert "10 texts are 'nan', 'None' or 'null', as programs write a missing one" in caplog.text
     with pytest.raises(JobError, match="leaves none to measure on, as 20 of them alone have their label"):
         look([f"2024-01-{n:02}" for n in range(20)])
+
+
+COMPLETIONS = {"type": "CausalLM", "causalLm": {"annotation": "Completions"}}
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "cell", "said"),
+    [
+        ("TextEmbedding", {}, lambda n: n % 2, r"column 'COLUMN' \(0, 1\) is not read, and each row is learned as a pair that belongs together.*annotation Scores and columns.score"),
+        ("TextEmbedding", {}, lambda n: n % 3, r"column 'COLUMN' \(0, 1, 2\) is not read.*conversions\.md\)$"),
+        ("TextEmbedding", {}, lambda n: "ab"[n % 2], ""),
+        ("TextEmbedding", {}, lambda n: 1, ""),  # noqa: ARG005
+        ("TextEmbedding", {"positive": "COLUMN"}, lambda n: n % 2, ""),
+        (COMPLETIONS, {}, lambda n: str(n % 2 > 0), r"column 'COLUMN' \(false, true\) is not read, and each row is learned as an answer that is wanted"),
+        (COMPLETIONS, {}, lambda n: n % 3, ""),
+        ("TextClassification", {"label": "kind"}, lambda n: n % 2, ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["label", "is_duplicate"])
+def test_columns_that_say_no_of_rows_and_are_not_read(tmp_path, caplog, task, columns, cell, said, column):  # noqa: PLR0917
+    table = tmp_path / "t.csv"
+    rows = "".join(f"a{n},b{n},c{n},d{n},e{n},{'xy'[n % 2]},{cell(n)}\n" for n in range(40))
+    table.write_text(f"anchor,positive,prompt,completion,text,kind,{column}\n{rows}")
+    renamed = {field: column if name == "COLUMN" else name for field, name in columns.items()}
+    task = {"type": task} if isinstance(task, str) else task
+    job = make_job(tmp_path, table, task=task, data={"train": {"source": f"file://{table}", "columns": renamed}})
+    read_splits(job, reader_of(job), target_kind(job))
+    told = [record.message for record in caplog.records]
+    assert [bool(re.search(said.replace("COLUMN", column), line)) for line in told] == [True] * bool(said)
+
+
+def test_rows_that_prodigy_has_rejected(tmp_path, caplog):
+    def look(answers, **columns):
+        table = tmp_path / "t.jsonl"
+        rows = ({"text": f"t{n}", "label": "ab"[n % 2], "answer": one} for n, one in enumerate(answers))
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        job = make_job(tmp_path, table, data={"train": {"source": f"file://{table}", "columns": columns}})
+        caplog.clear()
+        read_splits(job, reader_of(job), target_kind(job))
+        return caplog.text
+
+    assert "column 'answer' says ignore or reject of rows 2, 3," in look(["accept", "reject", "ignore", "accept"] * 5)
+    assert not look(["accept"] * 20) + look(["reject", "accepted"] * 10)
+    assert not look(["accept", "reject"] * 10, label="answer")
 
 
 def test_pictures_with_several_labels_in_several_rows_are_told(tmp_path, caplog):

@@ -64,6 +64,11 @@ SHARED = [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 60
         ("t.csv", {"image": lambda n: f"{n}.jpg", **{name: lambda n: 2 * (n % 2) - 1 for name in ("bald", "hat", "young")}}, "columns 'bald', 'hat', 'young' hold yes or no alone"),
         ("t.jsonl", {"question": TEXTS, "choices": [WORDS] * 60, "answer": lambda n: n % 3}, "columns 'choices' hold answers to choose from"),
         ("t.csv", {"question": TEXTS, **{letter: lambda n: f"number {n}" for letter in "ABCD"}, "answer": lambda n: "ABCD"[n % 4]}, "columns 'A', 'B', 'C', 'D' hold answers"),
+        ("t.jsonl", {"message_id": lambda n: f"m{n}", "text": TEXTS, "role": lambda n: ("prompter", "assistant")[n % 2]}, "'role' says who speaks, and each row is one message"),
+        ("t.jsonl", {"question": TEXTS, "answer": lambda n: [f"it {n}", f"so {n}"]}, "'answer' holds several texts in a row: write a row for each"),
+        ("t.csv", {"text": TEXTS, "genres": lambda n: str([{"id": n, "name": "x"}])}, "'genres' holds objects with a name each: write lists of the names"),
+        ("t.jsonl", {"summary": TEXTS, "dialogue": lambda n: f"A: is it {n}?"}, "--column source=dialogue --column target=summary"),
+        ("t.csv", {"Title": TEXTS, "Tags": lambda n: f"<{WORDS[n % 3]}><t{n}>"}, "'Tags' holds labels in angle brackets"),
         ("t.csv", {"question": TEXTS, "answer": lambda n: f"le texte est {n}"}, "--task CausalLM --column prompt=question --column completion=answer"),
     ],
 )  # fmt: skip
@@ -82,6 +87,18 @@ def test_transcripts_beside_clips_are_no_folder_of_labels(tmp_path):
         chapter.mkdir(parents=True)
         (chapter / f"{speaker}-121-0000.flac").touch()
         (chapter / f"{speaker}-121.trans.txt").write_text(f"{speaker}-121-0000 GO\n")
+    for name in (
+        "mls/train/transcripts.txt",
+        "mls/train/audio/1.flac",
+        "timit/DR1/SA1.WAV",
+        "timit/DR1/SA1.TXT",
+        "timit/DR2/1.WAV",
+    ):
+        (tmp_path / "more" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "more" / name).touch()
+    for name, file in (("mls", "train/transcripts.txt"), ("timit", "DR1/SA1.TXT")):
+        assert f"stands in files like {file}, as in" in ask("data", tmp_path / "more" / name).output
+    shutil.rmtree(tmp_path / "more")
     said = ask("data", tmp_path).output
     assert re.search(
         r"stands in files like \d+/121/\d+-121.trans.txt, as in LibriSpeech, which are not read: write a table", said
@@ -105,11 +122,32 @@ def test_a_translation_whose_columns_are_called_by_languages_is_said_how_to_name
         guessed(path, task="Seq2SeqLM")
 
 
-def test_answers_that_nobody_wants_are_told_and_questions_are_prompts_where_answers_are_asked_for(tmp_path):
-    path = write(tmp_path / "t.jsonl", prompt=TEXTS, completion=lambda n: f"it is {n}", label=lambda n: n % 2 == 0)
-    assert guessed(path).said[-1].startswith("column 'label' says yes or no of each 'completion', and is not read")
+def test_questions_are_prompts_where_answers_are_asked_for(tmp_path):
     path = write(tmp_path / "t.jsonl", question=TEXTS, answer=lambda n: f"it is {n}")
     assert guessed(path, task="CausalLM").columns == {"prompt": "question", "completion": "answer"}
+
+
+def test_folders_of_speakers_and_of_texts_beside_clips_are_told(tmp_path, caplog):
+    def make(*names):
+        folder = tmp_path / str(len([*tmp_path.iterdir()]))
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        return folder
+
+    def read(folder):
+        return read_audio(Dataset(source="clips", path=str(folder), columns=Columns()), "here", checked=0)
+
+    assert len(read(make("Actor_01/03-01-05.wav", "Actor_02/03-01-06.wav")).inputs) == 2
+    assert "here: the labels Actor_01, Actor_02 are called like speakers, so who speaks is learned" in caplog.text
+    with pytest.raises(JobError, match=r"txt, wav48 hold clips and what belongs to each, as masks, boxes and texts"):
+        read(make("wav48/p225/p225_001.wav", "txt/p225/p225_001.txt"))
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "reviews_5.json.gz").touch()
+    with pytest.raises(JobError, match=r"reviews_5\.json\.gz: JSON that is called neither like a split nor"):
+        find_layout(tmp_path / "x")
+    with pytest.raises(JobError, match="in its only folder 'AudioWAV' 2 audio files lie side by side"):
+        find_layout(make("AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1001_DFA_SAD_XX.wav"))
 
 
 @pytest.mark.parametrize("name", ["ids/7", "../clips/fold1/7"])

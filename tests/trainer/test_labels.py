@@ -192,12 +192,16 @@ def test_a_line_whose_list_mixes_types_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        ("jsonl", "line 1, column 'label' is .*A list of labels needs a task"),
-        ("parquet", "column 'label' holds list.*For several labels of a sample set"),
+        ("jsonl", "line 2, column 'label' is .*A list of labels needs a task"),
+        ("parquet", r"column 'label' holds lists of labels, and that of row 2 .*\['red', 'blue'\].* has 2\. For several labels of a sample set"),
     ],
-)
-def test_a_list_where_one_label_is_expected_says_which_option_is_meant(form, message, tmp_path):
-    job = make_job("/nowhere", written(tmp_path, SETS, form))
+)  # fmt: skip
+def test_a_list_of_one_label_is_that_and_of_another_number_says_which_option_is_meant(form, message, tmp_path):
+    job = make_job("/nowhere", written(tmp_path, [["blue"], ["red"]] * 6, form))
+    learned, splits = read_splits(job, read_texts, target_kind(job))
+    assert learned.labels == ["blue", "red"]
+    assert splits["train"].targets.values.tolist() == [row % 2 for row in splits["train"].rows]
+    job = make_job("/nowhere", written(tmp_path, [["blue"], *SETS], form))
     with pytest.raises(JobError, match=message):
         read_splits(job, read_texts, target_kind(job))
 

@@ -1,5 +1,6 @@
 """What `unfreeze run` shows while it runs, without a terminal."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -52,6 +53,20 @@ def test_start_and_export_say_what_they_do(capsys):
         "phase 1/1 all: taking the best weights",
         "exporting: writing Model to /run/model",
     ]
+
+
+def test_a_warning_that_was_printed_is_not_again(capsys, tmp_path):
+    job = make_job("/none", "/none.csv", output={"destination": f"file://{tmp_path}"})
+    lines = [json.dumps({"event": "warning", "message": message}) for message in ("labels differ", "texts are cut")]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines))
+    (tmp_path / "report.json").write_text(
+        REPORT.model_copy(update={"warnings": ["labels differ", "texts are cut", "it went back"]}).to_json()
+    )
+    warned, left = {"labels differ"}, [Progress(total_steps=9, phase_count=1, phase_name="all")]
+    show.show_progress(job, lambda: left[0], lambda: not left, lambda: left.pop() and "", warned)
+    show.closing_table(job, warned)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert said == ["warning: texts are cut", "warning: it went back"]
 
 
 def test_the_end_begins_with_the_first_sentence_of_the_page_and_says_each_warning_once(capsys, tmp_path):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from tests.trainer.jobs import audio_folder, image_folder, write_csv, write_speech, write_words
 from unfreeze_api.cli import main
@@ -24,6 +25,12 @@ def table(path, header, rows):
     lines = [",".join(f'"{cell}"' for cell in row) for row in [header, *rows]]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+SMALL = [
+    f"{part}: pictures are as small as 4 x 4 pixels: they are scaled up to what the model takes"
+    for part in ("train", "validation")
+]
 
 
 def texts(count, start=0):
@@ -154,6 +161,15 @@ def test_words_numbers_and_several_labels(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_picture_with_several_captions_is_repeated_nowhere(tmp_path):
+    for n in range(10):
+        Image.new("L", (4, 4), n).save(tmp_path / f"{n}.png")
+    rows = (f"{n // 3}.png,what is said is {n} of them\n" for n in range(30))
+    (tmp_path / "t.csv").write_text("image,text\n" + "".join(rows))
+    found, code, _ = ask(tmp_path / "t.csv", "--task", "Captioning")
+    assert (code, found["splits"]["train"]["samples"] > 20, found["warnings"]) == (0, True, SMALL)
+
+
 def test_pictures_are_read_whole(tmp_path):
     folder = image_folder(tmp_path / "train", per_label=10)
     image_folder(tmp_path / "test", per_label=1)

@@ -143,13 +143,13 @@ def _holds_rows(path: Path) -> bool:
 
 
 @contextmanager
-def logged() -> Iterator[list[str]]:
-    """Collect what the readers log, but for broken rows, which a survey lists."""
+def logged(*, broken_rows: bool = False) -> Iterator[list[str]]:
+    """Collect what the readers log, but for broken rows, which a survey lists, unless that is asked for."""
     messages: list[str] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.name != _BROKEN_ROWS:
+            if broken_rows or record.name != _BROKEN_ROWS:
                 messages.append(record.getMessage())
 
     log, collector = logging.getLogger("unfreeze_trainer"), Collector(logging.WARNING)

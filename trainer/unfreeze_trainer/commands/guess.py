@@ -12,6 +12,7 @@ from unfreeze_trainer.commands.hints import (
     hints,
     of_first_row,
     of_parts,
+    require_dialogues,
     require_header,
     require_labels,
     require_no_choices,
@@ -26,10 +27,12 @@ from unfreeze_trainer.commands.labels import (
     is_flag,
     is_measure,
     is_value,
-    is_yes_or_no,
     points,
     several,
 )
+from unfreeze_trainer.data.delimited import SEPARATED
+from unfreeze_trainer.data.suffixes import suffixes
+from unfreeze_trainer.data.verdicts import VERDICTS
 from unfreeze_trainer.errors import JobError, quoted, some_of
 
 _PLAUSIBLE = 2.0
@@ -45,6 +48,8 @@ _FLAGS = 3
 """Columns of yes and no that are rather labels of each row than what is predicted and some features."""
 _MOST_NAMES = 50
 """Columns that a message names."""
+_YES_OR_NO = ({"0", "1"}, {"0.0", "1.0"})
+"""That a score may be of."""
 _SHARED = 0.05
 """Share of two columns' values that stand in both, from which they are texts of one kind."""
 
@@ -171,6 +176,7 @@ def _of_relations(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
     ):
         return None
     reads: tuple[str, ...]
+    columns = _with_yes_or_no(columns, facts)
     if "positive" not in columns:
         reads, annotation = ("anchor", "label"), "Labels"
     elif "score" in given or ("score" in columns and facts[columns["score"]].look in ("number", "whole number")):
@@ -182,11 +188,8 @@ def _of_relations(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
     found = Guess(
         "TextEmbedding", {name: columns[name] for name in reads if name in columns}, {"annotation": annotation}
     )
-    if annotation == "Scores" and _is_beyond_cosines(facts[columns["score"]]):
-        found.options["loss"] = "CoSENT"
-        found.said.append(
-            "scores beyond 1 are no cosines: loss CoSENT learns their order; divide them to learn how large they are"
-        )
+    if annotation == "Scores":
+        _add_scores(found, facts[columns["score"]])
     if left := [name for name in facts if name.startswith("negative") and name not in found.columns.values()]:
         found.said.append(
             f"column {some_of([repr(name) for name in left])} is not read: one column of negatives is, which --column negative=NAME names"
@@ -264,13 +267,32 @@ def _of_answers(facts: Mapping[str, Facts], given: Mapping[str, str], task: str 
                     f" --column prompt={asked} --column completion={quoted(answer)}",
                 )
             said.append(f"{left}, and is not read")
-        if "label" in facts.keys() - {*columns.values()} and is_yes_or_no(facts["label"]):
-            said.append(
-                f"column 'label' says yes or no of each {columns['completion']!r}, and is not read: those that nobody wants are learned as well; leave"
-                " their rows out"
-            )
         return Guess("CausalLM", columns, {"annotation": "Completions"}, said)
     return None
+
+
+def _with_yes_or_no(columns: dict[str, str], facts: Mapping[str, Facts]) -> dict[str, str]:
+    """Return the columns of pairs with one of 0 and 1 as the score, where there is one and no other."""
+    if "positive" not in columns or "score" in columns:
+        return columns
+    taken = {name for field, name in columns.items() if field != "label"}
+    rest = (name for name in VERDICTS if name in facts.keys() - taken)
+    score = next((name for name in rest if {*facts[name].counts} in _YES_OR_NO), None)
+    return columns | {"score": score} if score else columns
+
+
+def _add_scores(found: Guess, scores: Facts) -> None:
+    """Say how the scores of pairs are learned."""
+    if _is_beyond_cosines(scores):
+        found.options["loss"] = "CoSENT"
+        found.said.append(
+            "scores beyond 1 are no cosines: loss CoSENT learns their order; divide them to learn how large they are"
+        )
+    if {*scores.counts} in _YES_OR_NO:
+        found.said.append(
+            f"column {scores.name!r} says yes or no of each pair, and was taken as its score; to learn by contrast alone leave rows of no out, and"
+            " the column (docs/conversions.md)"
+        )
 
 
 def _is_beyond_cosines(one: Facts) -> bool:
@@ -310,12 +332,15 @@ def _of_texts(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
         found.said.append(
             f"columns {first.name!r} and {second.name!r} were taken for a pair of texts; to read one alone remove textPair"
         )
-    elif others and not given.keys() & {"text", "textPair"}:
-        found.said.append(
-            f"column {text.name!r} was taken for the text; {some_of([repr(one.name) for one in others])} could be it too: set"
-            f" columns.text, or columns.textPair to read both"
-        )
+    said = len(found.said)
     _add_labels(found, facts, given, task, where)
+    others = [one for one in others if one.name not in found.columns.values()]
+    if others and "textPair" not in found.columns and not given.keys() & {"text", "textPair"}:
+        found.said.insert(
+            said,
+            f"column {text.name!r} was taken for the text; {some_of([repr(one.name) for one in others])} could be it too: set"
+            f" columns.text, or columns.textPair to read both",
+        )
     return found
 
 
@@ -353,6 +378,7 @@ def _add_labels(
         others = [one for one in ranked[1:] if points(one, list(facts)) >= least]
         require_labels(chosen, where)
         require_header(chosen, facts, where)
+        require_dialogues(chosen, where)
         flags = [repr(one.name) for one in rest if is_flag(one)]
         if is_flag(chosen) and len(flags) >= _FLAGS:
             raise JobError(
@@ -368,7 +394,7 @@ def _add_labels(
     found.columns[what] = chosen.name
     if what == "value":
         found.task = "TextRegression"
-    elif separator := several(chosen):
+    elif (separator := several(chosen)) and not (separator == "list" and _hold_one_each(chosen, where)):
         found.options = {"labels": "Multi"} | ({} if separator in (",", "list") else {"labelSeparator": separator})
         if separator != "list":
             found.said.append(
@@ -385,6 +411,11 @@ def _add_labels(
             f"column {chosen.name!r} was taken for what is predicted; {some_of([repr(one.name) for one in others])} could be it too:"
             f" set columns.{what}"
         )
+
+
+def _hold_one_each(labels: Facts, where: str) -> bool:
+    """Return whether lists have one label each, and are no texts that look like lists, as in CSV."""
+    return suffixes(where)[0] not in SEPARATED and all(len(found) == 1 for found in labels.lists or [])
 
 
 def _nothing(facts: Mapping[str, Facts]) -> str:

@@ -125,7 +125,8 @@ def of_speech(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
         found = Guess("SpeechRecognition", {"audio": clip.name, "text": text.name}, said=more)
         if not task and "text" not in given:
             what = f"column {found.columns['text']!r} was taken for what is said in the clips"
-            found.said.append(f"{what}; to tell their labels use --task AudioClassification")
+            described = "; where it describes them, --task Captioning" if "caption" in text.words else ""
+            found.said.append(f"{what}; to tell their labels use --task AudioClassification{described}")
         return found
     if task is None:
         return None

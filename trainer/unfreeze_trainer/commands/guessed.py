@@ -63,10 +63,10 @@ def _by_place(one: Facts) -> int:
 
 
 def most_usual(found: Sequence[Facts], names: Sequence[str]) -> Facts:
-    """Return the column whose name is the most usual one, of several such the one with the longest cells."""
+    """Return the column whose name is the most usual one, of several such the one that is called so alone, or has the longest cells."""
 
-    def order(one: Facts) -> tuple[int, float]:
+    def order(one: Facts) -> tuple[int, bool, float]:
         places = [names.index(word) for word in one.words if word in names]
-        return (min(places, default=len(names)), -one.length)
+        return (min(places, default=len(names)), bool(places) and len(one.words) > 1, -one.length)
 
     return min(found, key=order)

@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from unfreeze_trainer.commands.facts import Facts
+from unfreeze_trainer.data.clips import SUFFIXES as CLIP_SUFFIXES
 from unfreeze_trainer.data.columns import NO_HEADER, reads_like_a_row
+from unfreeze_trainer.data.dialogues import OTHERS, ROLES
 from unfreeze_trainer.data.samples import SEVERAL_TEXTS
 from unfreeze_trainer.errors import JobError, quoted, some_of
 
@@ -23,8 +25,11 @@ _FORMS = (
 )
 _UNREAD = re.compile(r".*(\.(?:3gp|aac|aif|aiff|amr|caf|m4a|mp4|webm|wma))", re.IGNORECASE)
 """Names of clips in formats that are not read."""
-_TRANSCRIPTS = "*.trans.txt"
+_TRANSCRIPTS = re.compile(r".*\.trans\.txt|(.*[_.-])?(transcripts?|prompts)([_.-].*)?\.(txt|tsv)", re.IGNORECASE)
+_TEXTS = (".txt", ".lab", ".trn")
+"""Of what is said in a clip, in a file that is called like it."""
 _LOOKED_FOLDERS = 64
+_LOOKED_ENTRIES = 1000
 _PIXEL = re.compile(r"[0-9]{1,3}(\.0)?")
 _PIXELS = re.compile(r"\s*[0-9]{1,3}(\s+[0-9]{1,3}){63,}\s*")
 """As many as a picture of 8 x 8 has, at least."""
@@ -52,6 +57,23 @@ _CHOICES = ("choices", "options", "endings")
 _FEWEST_CHOICES = 4
 _NUMBER = re.compile(r"\s*[$€£¥]?\s*[+-]?[0-9.,]+\s*[%$€£¥]?\s*")
 _TAG = re.compile(r"O|[BIESLU]-\S+")
+_IN_ANGLES = re.compile(r"\s*(<[^<>]+>)+\s*")
+_WRITTEN = frozenset(
+    {
+        "summary",
+        "highlights",
+        "abstract",
+        "headline",
+        "title",
+        "answer",
+        "target",
+        "output",
+        "response",
+        "completion",
+        "label",
+    }
+)
+"""Of columns of texts that are rather written than read."""
 _SPAN = 3
 """Start, end and label."""
 
@@ -63,7 +85,8 @@ def hints(facts: Mapping[str, Facts]) -> str:
 
 def ways(facts: Mapping[str, Facts]) -> str:
     """Return which tasks learn what texts, or texts beside pictures, hold, empty if none is there; it begins with a full stop."""
-    texts = [quoted(shlex.quote(one.name)) for one in facts.values() if one.look == "text"]
+    found = [one for one in facts.values() if one.look == "text"]
+    texts = [quoted(shlex.quote(one.name)) for one in sorted(found, key=lambda one: not _WRITTEN.isdisjoint(one.words))]
     if texts and any(one.look == "picture" for one in facts.values()):
         return f". What pictures show is learned by --task Captioning, --task ImageText or --task Alignment, with --column text={texts[0]}"
     if len(texts) > 1:
@@ -114,6 +137,16 @@ def require_no_choices(facts: Mapping[str, Facts], where: str) -> None:
         )
 
 
+def require_dialogues(label: Facts, where: str) -> None:
+    """Raise JobError InvalidData where a column that was taken for labels says who speaks: rows are single messages of dialogues."""
+    if {value.strip().lower() for value in label.counts} <= {*ROLES, *OTHERS}:
+        raise JobError(
+            "InvalidData",
+            f"{where}: column {quoted(repr(label.name))} says who speaks, and each row is one message: CausalLM reads a row for each dialogue, with a"
+            f" list of its messages or prompt and completion (docs/conversions.md). To learn who speaks say --column label={quoted(label.name)}",
+        )
+
+
 def require_header(label: Facts, facts: Mapping[str, Facts], where: str) -> None:
     """Raise JobError InvalidData where a column that was taken for labels is called by one of them: no header stands in the file.
 
@@ -156,7 +189,7 @@ def _is_shared(one: Facts) -> bool:
 def require_no_transcripts(folder: Path) -> None:
     """Raise JobError InvalidData where transcripts lie beside clips, as in LibriSpeech, whose folders would count as labels."""
     within = islice(folder.glob("**/"), _LOOKED_FOLDERS)
-    if found := next((file for one in within for file in one.glob(_TRANSCRIPTS)), None):
+    if found := next(filter(None, map(_transcript_in, within)), None):
         raise JobError(
             "InvalidData",
             f"{folder}: what is said in its clips stands in files like {quoted(str(found.relative_to(folder)))}, as in LibriSpeech, which are"
@@ -164,10 +197,20 @@ def require_no_transcripts(folder: Path) -> None:
         )
 
 
+def _transcript_in(folder: Path) -> Path | None:
+    """Return a file of a folder with what is said in clips: called so, or as one of the clips there."""
+    entries = list(islice(folder.iterdir(), _LOOKED_ENTRIES))
+    clips = {entry.stem for entry in entries if entry.suffix.lower() in CLIP_SUFFIXES}
+    texts = (entry for entry in entries if entry.suffix.lower() in _TEXTS and entry.name.split(".")[0] in clips)
+    return next((entry for entry in entries if _TRANSCRIPTS.fullmatch(entry.name)), None) or next(texts, None)
+
+
 def _of_table(facts: Mapping[str, Facts]) -> Iterator[str]:
     for one in facts.values():
         if said := _of_lists(one):
             yield said
+        elif one.look == "words" and "answer" in one.name.lower():
+            yield f"Column {quoted(repr(one.name))} holds {SEVERAL_TEXTS}"
         elif one.look == "object":
             yield (
                 f"Column {quoted(repr(one.name))} holds objects: tasks read single values, so write what is needed of them into"
@@ -223,6 +266,8 @@ def _of_lists(one: Facts) -> str:
 
 def _of_tags(one: Facts, items: Sequence[object]) -> str:
     """Return what tags a column holds, and what to do about them; empty where it holds none."""
+    if one.values and all(map(_IN_ANGLES.fullmatch, one.values)):
+        return "labels in angle brackets, as Stack Overflow's tags: write lists of them, or commas between them, for labels: Multi"
     cells = [value.split() for value in one.counts] if one.lists is None else [[str(item)] for item in items]
     if not any("O" in cell for cell in cells) or not all(_TAG.fullmatch(tag) for cell in cells for tag in cell):
         return ""
@@ -246,6 +291,7 @@ _OFFSETS = ("start_offset", "end_offset")
 _OBJECTS = {
     ("start", "end", "labels"): "spans as Label Studio writes them: write label in place of labels, a text and no list",
     ("start", "end", "type"): "spans whose label is called type: write it as label",
+    ("id", "name"): "objects with a name each: write lists of the names, for labels: Multi",
     _OFFSETS: "spans as doccano writes them: write start and end in place of start_offset and end_offset",
 }
 """What lists of objects with some keys are, and what to do about them."""

@@ -11,7 +11,7 @@ from unfreeze_trainer.objectives.targets.doubts import SEPARATORS
 
 TEXT_NAMES = (
     *("text", "sentence", "content", "document", "question", "query", "review", "comment", "message", "body", "title", "premise"),
-    *("description", "tweet", "utterance", "input", "abstract", "name"),
+    *("description", "tweet", "utterance", "utt", "input", "abstract", "name"),
 )  # fmt: skip
 """Of columns of texts, the most usual first."""
 PAIRS = (
@@ -30,6 +30,11 @@ _VALUE_NAMES = frozenset(
 _FLAGS = (frozenset({"0", "1", "0.0", "1.0", "true", "false"}), frozenset({"-1", "1"}))
 _SENTENCE = 3
 """Words of a text that is no name."""
+_SEVERAL = frozenset({"tags", "keywords"})
+"""Of columns whose cells are names of one label nowhere."""
+_FEW_CELLS = 4
+"""Cells for each word, of tags at least."""
+_MOST_TAGS = 10
 _FEW = 20
 """Different whole numbers that are rather labels than a measure."""
 
@@ -54,8 +59,8 @@ def points(one: Facts, order: Sequence[str]) -> float:
         "messages",
         "text",
     ):
-        return 5.0 if one.look == "text" and set(one.words) & _SURE and several(one) else 0.0
-    if one.lists is not None and _are_no_labels(one.lists):
+        return 5.0 if one.look == "text" and set(one.words) & LABEL_NAMES and several(one) else 0.0
+    if one.lists is not None and _are_no_labels(one.lists, answers="answer" in one.name.lower()):
         return 0.0
     words = set(one.words)
     named = words & (LABEL_NAMES | _VALUE_NAMES)
@@ -65,12 +70,14 @@ def points(one: Facts, order: Sequence[str]) -> float:
     return found + 0.5 * (one.name == order[-1])
 
 
-def _are_no_labels(lists: Sequence[Any]) -> bool:
-    """Return whether lists hold nothing, or texts of which hardly any stands there twice."""
+def _are_no_labels(lists: Sequence[Any], *, answers: bool) -> bool:
+    """Return whether lists hold nothing, or texts of which hardly any stands there twice; `answers` may have few words."""
     items = [item for found in lists for item in found]
     words = [len(item.split()) for item in items if isinstance(item, str)]
     return not items or (
-        len(words) == len(items) and sum(words) >= _SENTENCE * len(items) and 2 * len({*items}) > len(items)
+        len(words) == len(items)
+        and (answers or sum(words) >= _SENTENCE * len(items))
+        and 2 * len({*items}) > len(items)
     )
 
 
@@ -123,4 +130,17 @@ def several(one: Facts) -> str | None:
         short = all(len(part.split()) <= 4 for part in cells)  # noqa: PLR2004 - words of a label
         if short and 2 * again >= len(one.values):
             return separator
-    return None
+    called = LABEL_NAMES if one.look == "text" else _SEVERAL
+    return " " if not called.isdisjoint(one.words) and _are_tags(one) else None
+
+
+def _are_tags(one: Facts) -> bool:
+    """Return whether cells are words with blanks between them, and no texts: few words, none twice in a cell, all in other cells."""
+    cells = [value.split() for value in one.values]
+    times = Counter(word for cell in cells for word in cell)
+    return (
+        _FEW_CELLS * len(times) <= len(cells)
+        and len(cells) < sum(times.values())
+        and min(times.values()) > 1
+        and all(len({*cell}) == len(cell) <= _MOST_TAGS for cell in cells)
+    )

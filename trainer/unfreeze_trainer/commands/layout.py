@@ -73,6 +73,7 @@ def find_layout(path: Path) -> Layout:
         return _of_split_folders(path, parts)
     if folders and (kind := _kind(folders)):
         _require_no_table(path, folders)
+        _require_labels(path, folders, kind)
         lists = [file.name for file in sorted(path.glob("*.txt")) if split_of(file.stem)]
         return Layout(kind, path, said=[f"{some_of(lists)} beside the folders: {_LISTS}"] if lists else [])
     if of_hub := [folder for folder in folders if folder.name == "data"]:  # as the hub's repositories of data are
@@ -80,7 +81,17 @@ def find_layout(path: Path) -> Layout:
     for media in (PICTURES, CLIPS):
         if flat := side_by_side(media, (entry.name for entry in path.iterdir() if entry.is_file())):
             raise JobError("InvalidData", f"{path}: {flat}")
-    raise JobError(
+    raise _nothing(path)
+
+
+def _nothing(path: Path) -> JobError:
+    """Return the error about a folder in which nothing is read."""
+    if told := [entry.name for entry in sorted(path.iterdir()) if entry.is_file() and is_table(entry)]:
+        return JobError(
+            "InvalidData",
+            f"{path}: {some_of(told)}: JSON that is called neither like a split nor like a part may tell of other files: name the one that holds the rows",
+        )
+    return JobError(
         "InvalidData",
         f"{path}: nothing here that a job reads{_there(path)}: a job takes a table ({', '.join(TABLES)}), or a folder with one"
         " sub-folder of pictures or audio files for each label. docs/conversions.md has lines for texts, and for pictures and clips that lie"
@@ -104,6 +115,18 @@ def _require_no_table(path: Path, folders: Sequence[Path]) -> None:
                 f"{path}: its folder {folder.name!r} holds a table, and is no label: name {found.relative_to(path)}, or the folder that has"
                 " the labels' folders in it",
             )
+
+
+def _require_labels(path: Path, folders: Sequence[Path], kind: Kind) -> None:
+    """Raise JobError InvalidData where all files lie side by side in one folder, which is no label of all of them."""
+    if len(folders) > 1:
+        return
+    below, media = list(folders[0].iterdir()), CLIPS if kind == "Audio" else PICTURES
+    flat = side_by_side(media, (entry.name for entry in below if entry.is_file()))
+    if flat and not any(entry.is_dir() for entry in below):
+        beside = [entry.name for entry in sorted(path.iterdir()) if entry.is_file() and not entry.name.startswith(".")]
+        table = f". Beside it lies {some_of(beside)}" if beside else ""
+        raise JobError("InvalidData", f"{path}: in its only folder {folders[0].name!r} {flat}{table}")
 
 
 def _of_file(path: Path) -> Layout:

@@ -95,7 +95,6 @@ def run(
         )
     from unfreeze_trainer.commands.fetch import bring_here
     from unfreeze_trainer.commands.forking import forking
-    from unfreeze_trainer.commands.look import look
     from unfreeze_trainer.commands.machine import accelerators, fitted
 
     job = resolved_here(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=True))
@@ -104,9 +103,22 @@ def run(
     if said:
         click.echo(said, err=True)
     with forking(job) as servers:
-        look(job)
-        code = run_job(job, pins=pins, servers=servers)
+        code = run_job(job, pins=pins, servers=servers, said=_look(job))
     sys.exit(code)
+
+
+def _look(job: ResolvedJob) -> set[str]:
+    """Look at what a job reads; print what is strange about it, and return that."""
+    from unfreeze_trainer.commands.data import logged
+    from unfreeze_trainer.commands.look import look
+
+    with logged(broken_rows=True) as found:
+        try:
+            look(job)
+        finally:
+            for line in dict.fromkeys(found):
+                click.echo(f"warning: {line}", err=True)
+    return {*found}
 
 
 def read_spec(file: Path) -> FineTuneJobSpec:
@@ -238,6 +250,7 @@ def run_job(
     agent: tuple[str, ...] = AGENT,
     pins: Mapping[str, Pin] | None = None,
     servers: Sequence[socket.socket] = (),
+    said: set[str] | None = None,
 ) -> int:
     """Run a resolved job with its agents as local processes, show its progress and its end, return its exit code.
 
@@ -247,14 +260,17 @@ def run_job(
         Of the sources that have been brought for it.
     servers
         What `forking` yields; closed here.
+    said
+        Warnings that have been printed, and are not again; those that are printed here are added.
     """
     from unfreeze_trainer.commands.show import closing_table
 
+    said = set() if said is None else said
     with judged():
-        code, messages = _run(job, agent, pins, servers)
+        code, messages = _run(job, agent, pins, servers, said)
     if code == ExitCode.DONE:
         with judged():
-            closing_table(job)
+            closing_table(job, said)
     elif code == ExitCode.STOPPED:
         step = max((message.checkpoint.step for message in messages if message.checkpoint), default=None)
         kept = (
@@ -279,12 +295,16 @@ def run_agents(job: ResolvedJob, pins: Mapping[str, Pin]) -> tuple[int, Terminat
     from unfreeze_trainer.commands.forking import forking
 
     with forking(job) as servers:
-        code, messages = _run(job, AGENT, pins, servers)
+        code, messages = _run(job, AGENT, pins, servers, set())
     return code, next(iter(_failed(messages, code)), None)
 
 
 def _run(
-    job: ResolvedJob, agent: tuple[str, ...], pins: Mapping[str, Pin] | None, servers: Sequence[socket.socket]
+    job: ResolvedJob,
+    agent: tuple[str, ...],
+    pins: Mapping[str, Pin] | None,
+    servers: Sequence[socket.socket],
+    said: set[str],
 ) -> tuple[int, list[TerminationMessage]]:
     from unfreeze_trainer.commands.interrupts import Interrupts
     from unfreeze_trainer.commands.show import show_progress
@@ -307,7 +327,7 @@ def _run(
         try:
             with interrupts.held():  # an agent that nobody knows of could not be stopped
                 nodes.extend(_start(job, Path(folder), logs, agent, servers, uid=owner.uid, pins=pins or {}))
-            show_progress(job, nodes[0].progress, lambda: _wait(nodes), nodes[0].activity)
+            show_progress(job, nodes[0].progress, lambda: _wait(nodes), nodes[0].activity, said)
         except OSError as error:
             if len(nodes) < job.distribution.num_nodes:
                 raise click.ClickException(f"the agents cannot be started: {explained(error)}") from error

@@ -32,7 +32,7 @@ _PLAIN = re.compile(r"[A-Za-z/_]([\w./:-]*[\w./-])?")  # a colon at the end make
 _LENGTHS = {"CausalLM": "", "Seq2SeqLM": "maxSourceLength", "SpeechRecognition": ""}
 """What says how long texts are read, where that is not maxLength; none where samples are longer than what is said in them."""
 _SHARD = re.compile(r"\d+-of-\d+$")
-_NO_NAMES = frozenset({*SPLIT_WORDS, "data"})
+_NO_NAMES = frozenset({*SPLIT_WORDS, "data", "metadata"})
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,11 @@ def show_progress(
     read: Callable[[], Progress | None],
     ended: Callable[[], bool],
     activity: Callable[[], str],
+    warned: set[str] | None = None,
 ) -> None:
     """Show how far a job is, and what it does beside training, until it has ended. Ctrl-C returns.
+
+    Warnings that `warned` has are not printed; those that are come to it.
 
     Without a terminal there is a line for each evaluation and for each activity.
     """
@@ -43,7 +46,7 @@ def show_progress(
         TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
     )
-    said, looked = _Said(console), False
+    said, looked, warned = _Said(console), False, set() if warned is None else warned
     try:
         with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
             task = bar.add_task("starting", total=None, text="")
@@ -56,7 +59,7 @@ def show_progress(
                 begun = progress.total_steps > 0
                 if begun and not looked:
                     looked = True
-                    for warning in _warnings(Path(job.output.path)):
+                    for warning in _warnings(Path(job.output.path), warned):
                         console.print(f"warning: {warning}")
                 title = _title(progress) if begun else "starting"
                 text = doing or (_text(job, progress) if begun else "")
@@ -88,13 +91,16 @@ class _Said:
             self._console.print(line + also)
 
 
-def _warnings(folder: Path) -> list[str]:
-    """Return what a run has said of its job, each sentence once."""
+def _warnings(folder: Path, warned: set[str]) -> list[str]:
+    """Return what a run has said of its job, each sentence once, and none that `warned` has; they come to it."""
     try:
         events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     except (OSError, ValueError):
         return []
-    return list(dict.fromkeys(event["message"] for event in events if event.get("event") == "warning"))
+    said = dict.fromkeys(event["message"] for event in events if event.get("event") == "warning")
+    found = [warning for warning in said if warning not in warned]
+    warned.update(found)
+    return found
 
 
 def _workers(job: ResolvedJob) -> str:
@@ -142,8 +148,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02}m"
 
 
-def closing_table(job: ResolvedJob) -> None:
-    """Print what was trained, how well it went, where the model lies and how it is loaded."""
+def closing_table(job: ResolvedJob, warned: Container[str] = ()) -> None:
+    """Print what was trained, how well it went, where the model lies and how it is loaded; of warnings those that have not been printed."""
     from unfreeze_trainer.exports.evaluation import read_evaluation
     from unfreeze_trainer.exports.page import FILE
 
@@ -153,7 +159,7 @@ def closing_table(job: ResolvedJob) -> None:
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(outcome(report, read_evaluation(folder)))
-    for remark in _first(report):
+    for remark in _first(report, warned):
         console.print(remark)
     table = Table("phase", "trainable parameters", "steps", "time", f"validation {report.metric}", title=report.job)
     for column in table.columns[1:]:
@@ -182,14 +188,15 @@ def closing_table(job: ResolvedJob) -> None:
             console.print("\n".join(f"  {line}" if line else "" for line in export.usage.splitlines()))
 
 
-def _first(report: Report) -> Iterator[str]:
+def _first(report: Report, warned: Container[str]) -> Iterator[str]:
     """Yield what stands before all else."""
     if report.usefulness and not report.usefulness.better:
         yield f"no better than guessing: {report.usefulness.message}"
     for one in in_order(report.decisions):
         if one.type != "Useful" and not one.warning:  # these have been said
             yield f"decided: {one.type}: {one.message}"
-    yield from (f"warning: {warning}" for warning in (*report.warnings, *map(went_back, report.rollbacks)))
+    warnings = (*report.warnings, *map(went_back, report.rollbacks))
+    yield from (f"warning: {warning}" for warning in dict.fromkeys(warnings) if warning not in warned)
 
 
 def _cost(report: Report) -> str:

@@ -88,7 +88,9 @@ def survey(job: ResolvedJob, *, count_tokens: Count | None, files: int, decided:
             learned=learned,
             media=media.get(split.source),
             count_tokens=count_tokens,
-            repeated=within(codes[name], same[name]),
+            repeated=None
+            if learned.together
+            else within(codes[name], same[name]),  # a picture may have several captions
         )
         for name, split in splits.items()
         if learned
@@ -243,7 +245,7 @@ def _of_split(
     learned: Encoder[Any],
     media: Media | None,
     count_tokens: Count | None,
-    repeated: Repeated,
+    repeated: Repeated | None,
 ) -> SplitSurvey:
     labels, without = _labels(split, learned)
     values = {} if learned.labels else _values(split, learned)

@@ -26,7 +26,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 """Who speaks in a dialogue, in the words of chat templates."""
 ANSWERING = "assistant"
 """Who of them is the model."""
-_OTHERS = {"human": "user", "prompter": "user", "gpt": ANSWERING, "bot": ANSWERING, "model": ANSWERING, "ai": ANSWERING}
+OTHERS = {"human": "user", "prompter": "user", "gpt": ANSWERING, "bot": ANSWERING, "model": ANSWERING, "ai": ANSWERING}
 """What roles are called elsewhere."""
 WEIGHT = "weight"
 """Of an answer: 0 has it read and not learned, as OpenAI's files say it. Others have none here."""
@@ -187,7 +187,7 @@ def _message(one: Any, number: int, column: str) -> dict[str, Any]:
         like = " (from and value are role and content here)" if {"from", "value"} <= one.keys() else ""
         raise RowError(f"{what}, {shown(one)}, has no role{like}; roles are {', '.join(ROLES)}")
     if one["role"] not in ROLES:
-        meant = _OTHERS.get(str(one["role"]).lower(), str(one["role"]).lower())
+        meant = OTHERS.get(str(one["role"]).lower(), str(one["role"]).lower())
         hint = f"; did you mean {meant!r}?" if meant in ROLES else "."
         raise RowError(f"{what} has the role {shown(one['role'])}{hint} Roles are {', '.join(ROLES)}")
     weight = one.pop(WEIGHT, 1) if one["role"] == ANSWERING else 1

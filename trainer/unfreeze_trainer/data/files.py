@@ -40,10 +40,13 @@ CHECKED_FILES = 10_000
 _PART = re.compile(r"(fold|split|part|batch|chunk|shard)[-_ ]?\d+", re.IGNORECASE)
 """Names of folders that hold a part of the data, and not the files of a label."""
 _ROLE = re.compile(
-    r"(images?|imgs?|pictures?|photos?|masks?|labels?|annotations?|ground[-_ ]?truth|gt|jpegimages|segmentation\w*)",
+    r"(images?|imgs?|pictures?|photos?|masks?|labels?|annotations?|ground[-_ ]?truth|gt|jpegimages|segmentation\w*"
+    r"|wavs?|wav48\w*|txts?|transcripts?)",
     re.IGNORECASE,
 )
-"""Names of folders that hold pictures, and what belongs to each."""
+"""Names of folders that hold pictures or clips, and what belongs to each."""
+_SPEAKER = re.compile(r"(actor|speaker|spk|spkr|subject|person|p|s|id)[-_ ]?\d+", re.IGNORECASE)
+"""Names of folders of one speaker's clips."""
 _FOLDERS = {"hidden": "hidden folders", "linked": "links to folders within those of labels"}
 """What is left out beside files of other suffixes."""
 _OF_FOLDERS = ("Labels", "LabelSets")
@@ -136,7 +139,9 @@ def read_files(
     else:
         column, unread = kind.column_of(dataset.columns), Unread(where, skip=skip)
         [label] = targets.columns(dataset.columns)
-        table = read_table(dataset.path, [column, label], where, unread, head=head, kinds={label: targets.cells})
+        table = read_table(
+            dataset.path, [column, label], where, unread, head=head, kinds={label: targets.cells or "One"}
+        )
         table = with_names(table, dataset, [label]) if targets.cells != "Numbers" else table
         total = table.num_rows + len(unread)
         if not table.num_rows and not head:
@@ -427,8 +432,15 @@ def _refuse_parts(kind: FileKind, folders: list[str], where: str) -> None:
     if len(folders) > 1 and all(map(_ROLE.fullmatch, folders)):
         raise JobError(
             "InvalidData",
-            f"{where}: {some_of(folders)} hold {kind.many} and what belongs to each, as masks and boxes, and are no labels: of these a model"
-            " learns labels alone, so write a table with a row for each file, its path and its label",
+            f"{where}: {some_of(folders)} hold {kind.many} and what belongs to each, as masks, boxes and texts, and are no labels: write a table with"
+            " a row for each file, its path, and its label or text (docs/conversions.md)",
+        )
+    if kind.column == "audio" and len(folders) > 1 and all(map(_SPEAKER.fullmatch, folders)):
+        log.warning(
+            "%s: the labels %s are called like speakers, so who speaks is learned: where the names of the files, or other files, say what"
+            " is felt or said, write a table (docs/conversions.md)",
+            where,
+            some_of(folders),
         )
 
 

@@ -21,9 +21,9 @@ CHUNK_CHARACTERS = 16 << 20
 """What a part has at most, but for its last row."""
 HEAD_ROWS = 1000
 """Rows that are read where the first ones will do."""
-Cells = Literal["Numbers", "Lists", "Nested", "Optional", "Any"]
+Cells = Literal["Numbers", "Lists", "One", "Nested", "Optional", "Any"]
 """What cells may hold in JSON lines: numbers of one type where whole ones and others follow each other; lists of values of one
-type; anything, which is given as JSON again; single values, null in lines without the key, which some line has; anything, as JSON,
+type; single values, also alone in a list; anything, which is given as JSON again; single values, null in lines without the key, which some line has; anything, as JSON,
 in any line."""
 MAY_LACK = ("Optional", "Any")
 """Those whose keys not every line has."""
@@ -79,6 +79,10 @@ def json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: 
     if value is None:
         return None
     place = f"{where}, column {name!r}"
+    if cells == "One" and isinstance(value, list) and len(value) == 1 and not isinstance(value[0], list | dict):
+        [value] = value
+        if value is None:
+            return None
     if cells in ("Nested", "Any"):
         value = json.dumps(value, ensure_ascii=False)
     elif cells == "Numbers" and type(value) is int:

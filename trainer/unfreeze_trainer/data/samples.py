@@ -20,6 +20,7 @@ from unfreeze_trainer.data.label_names import named_alike, with_names
 from unfreeze_trainer.data.shards import is_table_folder, shards
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
+from unfreeze_trainer.data.verdicts import verdicts
 from unfreeze_trainer.data.web_dataset import is_reference, read_reference
 from unfreeze_trainer.errors import JobError, some_of, some_rows
 from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, is_text, missing_rows
@@ -99,7 +100,7 @@ def read_texts(
     unread, targets = Unread(where, skip=skip), kind.columns(dataset.columns)
     if texts is None:
         texts = [name for name in (dataset.columns.text, dataset.columns.text_pair) if name]
-    cells = dict.fromkeys(targets, kind.cells)
+    cells = dict.fromkeys(targets, kind.cells or "One")
     table = read_table(dataset.path, [*texts, *targets], where, unread, head=head, kinds=cells)
     table = with_names(table, dataset, targets) if kind.cells != "Numbers" else table
     total = table.num_rows + len(unread)
@@ -271,6 +272,8 @@ def doubts_of(learned: Encoder[Any], train: Split) -> list[str]:
         said.append(
             f"{missing:,} texts are 'nan', 'None' or 'null', as programs write a missing one, and are learned from: leave these rows out"
         )
+    dataset = train.source.dataset
+    said += verdicts(dataset, learned.columns(dataset.columns), holds=learned.holds, scored=learned.scored)
     return [f"{train.source.where}: {line}" for line in said]
 
 

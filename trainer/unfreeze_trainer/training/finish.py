@@ -46,7 +46,7 @@ def finish(run: Run) -> None:
         take_best(run, best.step)
     best, lost = keep_base(run, best)
     run.spending.note()
-    reporter.tell("measuring the best weights on the test data")
+    reporter.tell(f"measuring the best weights{' on the test data' if 'test' in run.task.splits else ''}")
     reporter.publish("Exporting")  # news, as below: each of these may take as long as a hang is waited for
     test = _measure(run, "test").metrics if "test" in run.task.splits else {}
     if run.predictions.missing("validation", best.step):  # lost, or of a version that wrote none

@@ -198,7 +198,7 @@ class RangeTest:
         engine.begin(self._freezer.groups(phase, self._job.training.weight_decay), {})
         before = self._untrained(part, len(rates) + 1)
         for step, micros in self._feed.steps(0, len(rates) + 1):
-            tell(self._link, f"range test of the {part.name}: step {step + 1} of at most {len(rates)}")
+            tell(self._link, f"range test of the {part.name}: step {step + 1} of at most {len(rates) + 1}")
             seed_everything(seed, step, engine.rank)
             rate = rates[min(step, len(rates) - 1)]
             engine.set_learning_rates(rate / _UNIT, held=math.inf if head is None else _HELD)

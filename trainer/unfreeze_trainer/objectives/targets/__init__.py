@@ -73,6 +73,10 @@ class Encoder(ABC, Generic[_Read]):
 
     together: ClassVar[str] = ""
     """What rows of a group share, where it is held out whole or not at all; empty where each part keeps the groups' shares."""
+    holds: ClassVar[str] = ""
+    """What each row is learned as, where nothing in it says that it is none; empty where its target does."""
+    scored: ClassVar[bool] = False
+    """Whether another way to learn the rows takes how far they are that."""
     cells: ClassVar[Literal["Numbers", "Lists"] | None] = None
     """What else than a text, a whole number or a boolean a cell holds."""
 

@@ -29,9 +29,11 @@ def doubts(counts: Mapping[str, int]) -> Iterator[str]:
             yield said[0] + (f" (so it is with {len(said) - 1} more)" if said[1:] else "")
 
 
-def several_in_one(counts: Mapping[str, int]) -> Iterator[str]:
-    """Yield which of single labels is made of others."""
+def several_in_one(counts: Mapping[str, int], divided: str = "") -> Iterator[str]:
+    """Yield which label is made of others; `divided` stands between the labels of a cell, empty where each is one label."""
     for separator in (*SEPARATORS, " "):
+        if separator == divided:
+            continue
         made = {
             label: parts
             for label in counts
@@ -42,10 +44,12 @@ def several_in_one(counts: Mapping[str, int]) -> Iterator[str]:
         found = next((label for label, parts in made.items() if known.issuperset(parts)), "")
         if found and (separator != " " or known.issuperset(times)):  # names of several words may share some
             others = " and ".join(map(_shown, made[found][:2]))
-            yield (
-                f"the label {_shown(found)} is made of {others}, and is learned as one more: if it stands for several, set the task's labels to"
-                f" Multi{'' if separator == ',' else f' and labelSeparator to {separator!r}'}"
+            remedy = (
+                f"set the task's labels to Multi{'' if separator == ',' else f' and labelSeparator to {separator!r}'}"
             )
+            if divided:
+                remedy = f"write {divided!r} between them, as elsewhere"
+            yield f"the label {_shown(found)} is made of {others}, and is learned as one more: if it stands for several, {remedy}"
 
 
 def never_several(labels: Iterable[str], separator: str) -> str:

@@ -11,8 +11,15 @@ import numpy as np
 from unfreeze_api.grammar.model import Model
 from unfreeze_trainer.errors import JobError, quoted, some_rows
 from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, missing_rows, no_target
-from unfreeze_trainer.objectives.targets.doubts import doubts, never_several
-from unfreeze_trainer.objectives.targets.labels import class_ids, encode_labels, frequencies_of, known_ids, sort_labels
+from unfreeze_trainer.objectives.targets.doubts import doubts, never_several, several_in_one
+from unfreeze_trainer.objectives.targets.labels import (
+    class_ids,
+    encode_labels,
+    frequencies_of,
+    is_list,
+    known_ids,
+    sort_labels,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,6 +62,7 @@ class LabelSets(Encoder[Sets]):
         self.labels = sort_labels(train.names)
         self.samples = train.count
         self.frequencies = frequencies_of(train.codes, train.names, self.labels)
+        self._separated = train.separated
         self._alone = train.separated and len(np.unique(train.rows)) == len(train.rows)
         if len(self.labels) <= 1:
             what = (
@@ -70,7 +78,10 @@ class LabelSets(Encoder[Sets]):
 
     def doubts(self) -> Iterator[str]:
         """Yield what is strange about the labels, such as cells with one each."""
-        yield from doubts(dict(zip(self.labels, self.frequencies.tolist(), strict=True)))
+        counts = dict(zip(self.labels, self.frequencies.tolist(), strict=True))
+        yield from doubts(counts)
+        if self._separated and not self._alone:
+            yield from several_in_one(counts, self.separator)
         if self._alone:
             yield never_several(self.labels, self.separator)
 
@@ -104,7 +115,7 @@ class LabelSets(Encoder[Sets]):
             _refuse_written_lists(lists, cls.separator, name, where)
             lists = pc.split_pattern(lists, cls.separator)
         rows, cells = np.arange(len(lists)), lists
-        if _is_list(lists.type):
+        if is_list(lists.type):
             rows, cells = np.repeat(rows, pc.list_value_length(lists).to_numpy()), pc.list_flatten(lists)
         if is_text(cells.type):
             cells = pc.utf8_trim_whitespace(cells)
@@ -112,7 +123,7 @@ class LabelSets(Encoder[Sets]):
                 kept = pc.not_equal(cells, "").to_numpy(zero_copy_only=False)
                 rows, cells = rows[kept], cells.filter(pa.array(kept))
         codes, names = encode_labels(pa.chunked_array([cells]), name, where)
-        if _is_list(column.type):
+        if is_list(column.type):
             _refuse_flags(rows, names, len(lists), name, where)
         pairs = np.unique(np.stack([rows, codes]), axis=1)  # a label that is named twice counts once
         return Sets(pairs[1], pairs[0], names, len(lists), separated=is_text(column.type))
@@ -153,17 +164,11 @@ def _missing(column: pa.ChunkedArray) -> np.ndarray:
     return np.flatnonzero(pc.is_null(column).to_numpy())
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
 def _nameless(column: pa.ChunkedArray) -> np.ndarray:
     """Return the indices of rows whose list has a label that is null, or text without a word."""
     import pyarrow.compute as pc
 
-    if not _is_list(column.type):
+    if not is_list(column.type):
         return np.empty(0, dtype=np.int64)
     lists = column.combine_chunks()
     rows = np.repeat(np.arange(len(lists)), pc.fill_null(pc.list_value_length(lists), 0).to_numpy())

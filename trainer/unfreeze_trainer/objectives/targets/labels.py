@@ -24,6 +24,7 @@ _EXACT = 2.0**53
 """Up to which each whole number is a float."""
 SHOWN = 20
 """Labels that a message lists."""
+_LIST_SHOWN = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +85,12 @@ def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.nd
     """
     import pyarrow as pa
 
+    if is_list(column.type):
+        column = _alone(column, name, where)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     text, fractions = is_text(kind), pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (text or fractions or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-        several = ". For several labels of a sample set the task's labels to Multi" if pa.types.is_nested(kind) else ""
-        raise _not_labels(where, name, f"holds {kind}", column[0].as_py() if len(column) else None, several)
+        raise _not_labels(where, name, f"holds {kind}", column[0].as_py() if len(column) else None)
     if pa.types.is_dictionary(column.type):
         column = column.cast(kind)
     if (missing := missing_rows(column)).size:
@@ -126,11 +128,33 @@ def _whole_numbers(column: pa.ChunkedArray, kind: pa.DataType, name: str, where:
     return numbers.cast(pa.int64())
 
 
-def _not_labels(where: str, name: str, what: str, example: object, more: str = "") -> JobError:
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether cells of a type are lists."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _alone(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
+    """Return what stands in lists of one label each; JobError InvalidData where one has several, or none."""
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.list_value_length(column), 1).to_numpy()
+    if (rows := np.flatnonzero(lengths != 1)).size:
+        row = int(rows[0])
+        raise JobError(
+            "InvalidData",
+            f"{where}: column {name!r} holds lists of labels, and that of row {row + 1} ({quoted(repr(column[row].as_py())[:_LIST_SHOWN])}) has"
+            f" {lengths[row]}. For several labels of a sample set the task's labels to Multi",
+        )
+    return pc.list_element(column, 0)
+
+
+def _not_labels(where: str, name: str, what: str, example: object) -> JobError:
     return JobError(
         "InvalidData",
         f"{where}: column {name!r} {what} ({quoted(repr(example))}): labels are text, whole numbers or booleans. Name another column"
-        f" in columns.label, or turn the numbers into classes first{more}",
+        " in columns.label, or turn the numbers into classes first",
     )
 
 

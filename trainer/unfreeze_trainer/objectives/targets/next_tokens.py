@@ -26,7 +26,9 @@ class NextTokens(Encoder[int]):
     @classmethod
     def with_options(cls, options: Model | None) -> type[Encoder[Any]]:  # type: ignore[override]
         """Return the encoder of a table of this annotation."""
-        return type(cls.__name__, (cls,), {"annotation": getattr(options, "annotation", cls.annotation)})
+        annotation = getattr(options, "annotation", cls.annotation)
+        holds = "an answer that is wanted" if annotation == "Completions" else ""
+        return type(cls.__name__, (cls,), {"annotation": annotation, "holds": holds})
 
     def __init__(self, train: int, where: str) -> None:  # noqa: ARG002 - which tokens there are the tokenizer knows
         self.labels = []

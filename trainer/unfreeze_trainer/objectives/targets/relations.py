@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Relations(Encoder[np.ndarray]):
     """Of pairs: the id of each text of a row, the same for equal texts of a source."""
 
+    holds, scored = "a pair that belongs together", True
+
     @classmethod
     def with_options(cls, options: Model | None) -> type[Encoder[Any]]:  # type: ignore[override]
         """Return the encoder of what a table of this annotation says."""
