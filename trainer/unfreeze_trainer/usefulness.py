@@ -156,7 +156,7 @@ def judge_numbers(actual: np.ndarray, predicted: np.ndarray, metric: str) -> Use
         value, shares = float(gains.mean()), np.maximum(gains.mean(axis=0), 0)
         apart = (gains - shares * lost / lost.mean(axis=0)).mean(axis=1)
         reach = float(t.ppf(1 - _TAIL, count - 1) * apart.std(ddof=1)) / sqrt(count)
-        low, high = value - reach, min(value + reach, 1.0)
+        low, high = value - reach, value + reach  # its middle tells the guard what is more probable
     guess = "saying the median" if name == _SPARED else "saying the mean"
     found = _told(name, f"{count} validation samples", guess, value=value, chance=0.0, low=low, high=high)
     return found.model_copy(update={"compared": name})
