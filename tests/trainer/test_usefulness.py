@@ -209,6 +209,20 @@ def numbers(seed, share, samples=60, targets=1):
     return 5 + np.sqrt(share) * predicted + np.sqrt(1 - share) * rest, 5 + np.sqrt(share) * predicted
 
 
+@pytest.mark.parametrize(("metric", "truth"), [("r2", 0.9), ("mae", 1 - 0.1**0.5)])
+def test_the_interval_of_what_is_explained_holds_the_true_share(metric, truth):
+    """It is one of a ratio: how far samples lie from their mean is no doubt of a model that comes near each of them."""
+    found = [judge_numbers(*numbers(seed, 0.9, samples=50), metric) for seed in range(200)]
+    assert np.mean([one.gain_low <= truth <= one.gain_high for one in found]) >= 0.9
+    assert np.mean([one.gain_high - one.gain_low for one in found]) < 0.25
+    assert np.mean([one.better for one in found]) >= 0.95
+    lots = [
+        judge_numbers(numbers(seed, 0.9, samples=50)[0], numbers(seed + 999, 0.1)[1][:50], metric)
+        for seed in range(200)
+    ]
+    assert np.mean([one.better for one in lots]) <= 0.04
+
+
 @given(st.integers(0, 99), st.floats(-10, 10), st.sampled_from(["rmse", "r2", "pearson", "spearman"]))
 def test_the_same_number_for_each_sample_is_never_better_than_the_mean(seed, value, metric):
     actual, _ = numbers(seed, 0.5)

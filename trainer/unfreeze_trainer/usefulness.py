@@ -124,10 +124,13 @@ def judge_numbers(actual: np.ndarray, predicted: np.ndarray, metric: str) -> Use
 
     Notes
     -----
-    The interval of r2 is the normal one of the squared errors of mean and model, sample by sample; that of a correlation Fisher's (1921,
+    The interval of r2 is Student's (1908) of the squared errors of mean and model, sample by sample, of which r2 is a ratio (Cochran 1977, Sampling
+    Techniques, 6.4): a sample far from the mean spares much and has much to spare, which is no doubt of the share. That of a correlation is Fisher's (1921,
     of ranks with the variance of Fieller, Hartley and Pearson 1957, doi:10.1093/biomet/44.3-4.470). Of several targets the means are taken,
     but for those that vary by less than what float32 tells apart: nothing is to be predicted there.
     """
+    from scipy.stats import t
+
     count = len(actual)
     if count < _FEWEST:
         return None
@@ -149,9 +152,11 @@ def judge_numbers(actual: np.ndarray, predicted: np.ndarray, metric: str) -> Use
         with np.errstate(over="ignore", invalid="ignore"):
             lost = np.abs(actual - middle) ** power
             gains = (lost - np.abs(actual - predicted) ** power) / lost.mean(axis=0)
-        gains = np.maximum(np.nan_to_num(gains, nan=_WORST, neginf=_WORST), _WORST).mean(axis=1)
-        value, reach = float(gains.mean()), _Z * float(gains.std(ddof=1)) / sqrt(count)
-        low, high = value - reach, value + reach
+        gains = np.maximum(np.nan_to_num(gains, nan=_WORST, neginf=_WORST), _WORST)
+        value, shares = float(gains.mean()), np.maximum(gains.mean(axis=0), 0)
+        apart = (gains - shares * lost / lost.mean(axis=0)).mean(axis=1)
+        reach = float(t.ppf(1 - _TAIL, count - 1) * apart.std(ddof=1)) / sqrt(count)
+        low, high = value - reach, value + reach  # its middle tells the guard what is more probable
     guess = "saying the median" if name == _SPARED else "saying the mean"
     found = _told(name, f"{count} validation samples", guess, value=value, chance=0.0, low=low, high=high)
     return found.model_copy(update={"compared": name})
