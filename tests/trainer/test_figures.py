@@ -87,6 +87,14 @@ def test_that_all_of_a_few_samples_are_right_makes_nothing_certain():
     assert words["tokenAccuracy"][0] < 0.25, "words of two texts are two witnesses"
 
 
+def test_a_rare_class_that_is_never_told_counts_in_draws_without_it_too():
+    of, said = np.repeat([0, 1], [72, 2]), np.zeros(74, dtype=int)
+    found = intervals(class_rates(of, said, 2, words=False), np.arange(74), shares=True)
+    assert found["balancedAccuracy"] == (0.5, 0.5)
+    assert found["macroF1"][1] < 0.51
+    assert found["accuracy"][1] == 1.0
+
+
 def test_of_many_classes_those_with_the_most_errors_are_confused(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(1200)

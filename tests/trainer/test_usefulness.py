@@ -316,10 +316,10 @@ def test_a_run_says_it_at_its_end_in_report_progress_and_terminal(tmp_path, caps
     if batch_size > 22:
         warning = "spec.training.batchSize 40 is more than the 22 training samples"
         assert warning in rest[0]
-        assert warning in show._warnings(tmp_path)[0]
+        assert warning in show._warnings(tmp_path, set())[0]
         assert warning in report.warnings[0]
     else:
-        assert show._warnings(tmp_path) == []
+        assert show._warnings(tmp_path, set()) == []
         assert report.warnings == []
 
 

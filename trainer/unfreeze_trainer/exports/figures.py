@@ -108,23 +108,30 @@ def class_rates(
         Classes.
     words
         Whether the rows are words.
+
+    Notes
+    -----
+    A class that weights leave nothing of counts as it does in all rows: left out, it would have a constant answer look right in each draw
+    without the rare class.
     """
     right, has = actual == predicted, predicted >= 0
+
+    def of_classes(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        hits, given, support = (
+            np.bincount(ids[kept], weights[kept], minlength=count)
+            for ids, kept in ((actual, right), (predicted, has), (actual, slice(None)))
+        )
+        with np.errstate(invalid="ignore"):
+            return 2 * hits / (given + support), hits / support
+
+    whole = () if words else of_classes(np.ones(len(actual)))
 
     def rates(weights: np.ndarray) -> dict[str, float]:
         accuracy = float(weights[right].sum() / weights.sum())
         if words:
             return {"tokenAccuracy": accuracy}
-        hits, given, support = (
-            np.bincount(ids[kept], weights[kept], minlength=count)
-            for ids, kept in ((actual, right), (predicted, has), (actual, slice(None)))
-        )
-        either = given + support > 0
-        return {
-            "accuracy": accuracy,
-            "macroF1": float((2 * hits[either] / (given + support)[either]).mean()),
-            "balancedAccuracy": float((hits[support > 0] / support[support > 0]).mean()),
-        }
+        f1, recall = (np.where(np.isnan(own), all_, own) for own, all_ in zip(of_classes(weights), whole, strict=True))
+        return {"accuracy": accuracy, "macroF1": float(np.nanmean(f1)), "balancedAccuracy": float(np.nanmean(recall))}
 
     return rates
 
