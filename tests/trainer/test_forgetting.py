@@ -125,6 +125,16 @@ def test_a_sentence_says_which_way_and_on_which_side_of_the_budget():
     assert "), perhaps beyond the budget" in said_of(ANCHOR_LOSS, [1.1, -0.9] * 8, 0.05).message
 
 
+def test_a_budget_that_leaves_nothing_of_what_was_learned_is_a_warning():
+    found = Forgotten((Measured.of(ANSWERS, np.zeros(40)),), {}, 40, anchored=True)
+    kept, undone = (decided(found, budget=0.5, step=1, seconds=0, undone=undone) for undone in (False, True))
+    assert (kept.warning, undone.warning) == (None, True)
+    assert (
+        undone.message
+        == f"to keep the budget all that was learned below the head is undone, so raise it, or train less of the base: {kept.message}"
+    )
+
+
 @given(st.lists(st.floats(0, 1), min_size=8, max_size=30), st.floats(0.01, 0.9), st.floats(0.01, 0.5))
 def test_a_larger_budget_is_never_further_broken(rows, budget, more):
     found = Forgotten((Measured.of(ANSWERS, np.array(rows)),), {}, len(rows), anchored=True)

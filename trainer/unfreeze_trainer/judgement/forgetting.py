@@ -232,7 +232,14 @@ def _figure(gauge: Gauge, value: float) -> str:
 
 
 def decided(
-    found: Forgotten, *, budget: float | None, step: int, seconds: float, done: str = "", unguarded: str = ""
+    found: Forgotten,
+    *,
+    budget: float | None,
+    step: int,
+    seconds: float,
+    done: str = "",
+    unguarded: str = "",
+    undone: bool = False,
 ) -> Decision:
     """Return what a training has cost its base.
 
@@ -248,6 +255,8 @@ def decided(
         What a guard has done about it, in a sentence.
     unguarded
         What there would be without it.
+    undone
+        Whether the guard has left nothing of what was learned below the head, which is a warning.
     """
     first = found.first
     on = f"{found.rows:,} {'rows of the anchor' if found.anchored else 'validation inputs'}"
@@ -271,13 +280,17 @@ def decided(
             f", {words[answer]} the budget of {_figure(first.gauge, budget) if first.gauge.share else f'{budget:g}'}"
         )
     lead = "the model has forgotten more of its base than its budget allows: " if answer == "Broken" else ""
+    if undone:
+        lead = (
+            "to keep the budget all that was learned below the head is undone, so raise it, or train less of the base: "
+        )
     return Decision(
         type="Forgetting",
         answer=answer,
         question="What has the model lost of what its base could?",
         message=f"{lead}{spoken(first)} ({interval}){limit}{beside}{f'. {done}' if done else ''}",
         step=step,
-        warning=True if answer == "Broken" else None,
+        warning=True if answer == "Broken" or undone else None,
         evidence=[
             *(Evidence(name=one.gauge.name, value=one.value, low=one.low, high=one.high) for one in found.gauges),
             *(Evidence(name=f"{ALIKE}{name}", value=value) for name, value in found.alike.items()),

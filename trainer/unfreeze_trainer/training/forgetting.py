@@ -216,12 +216,16 @@ class Forgetting:
         state.gauge_seconds += time.perf_counter() - began
         return found
 
-    def decision(self, state: RunState, found: Forgotten | None, *, done: str = "", otherwise: str = "") -> Decision:
+    def decision(
+        self, state: RunState, found: Forgotten | None, *, done: str = "", otherwise: str = "", undone: bool = False
+    ) -> Decision:
         """Return what is to be said of the finished weights. Parameters as of `decided`."""
         if found is None:
             return none_lost(state.step, done)
         seconds = self.seconds + state.gauge_seconds + state.guard_seconds
-        return decided(found, budget=self.budget, step=state.step, seconds=seconds, done=done, unguarded=otherwise)
+        return decided(
+            found, budget=self.budget, step=state.step, seconds=seconds, done=done, unguarded=otherwise, undone=undone
+        )
 
     def compared(self, base: Seen, now: Seen) -> Forgotten:
         """Return what has been lost between two looks."""

@@ -41,15 +41,15 @@ def keep_base(run: Run, best: Best) -> tuple[Best, dict[str, float]]:
     run.reporter.tell("measuring what the best weights have lost of what the base could")
     taken = next((one.index for one in run.plan.phases if best.step <= one.first_step + one.steps), state.phase_index)
     found = forgetting.measure(state, again=best.step != state.step, until=min(taken, state.phase_index))
-    done = without = ""
+    done, without, undone = "", "", False
     if found and forgetting.guard == "Interpolate" and not found.within(forgetting.budget):
-        best, found, done, without = _interpolated(run, best, found)
+        best, found, done, without, undone = _interpolated(run, best, found)
     elif forgetting.guard == "Stop" and state.beyond:
         done = f"The training ended at step {state.step:,}, the first evaluation beyond the budget"
         without = f"to train on: {state.beyond:.3g} was lost at step {state.step:,}"
     elif found and forgetting.guard in TRAINING_GUARDS:
         done, without = _trained(run)
-    run.decisions.add(forgetting.decision(state, found, done=done, otherwise=without))
+    run.decisions.add(forgetting.decision(state, found, done=done, otherwise=without, undone=undone))
     value = found.first.value if found else 0.0
     return best, {LOST: value} if math.isfinite(value) else {}
 
@@ -70,8 +70,10 @@ def _trained(run: Run) -> tuple[str, str]:
     )
 
 
-def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgotten, str, str]:
+def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgotten, str, str, bool]:
     """Mix the weights below the head with the base's: within the budget, and there as the validation data likes it best.
+
+    Last of all it returns whether these are the base's own, since no other mixture is within the budget.
 
     Notes
     -----
@@ -83,6 +85,7 @@ def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgott
     result = run.folder.checkpoints.load_weights(best.step)
     line = dict(_line(run, result))
     chosen: tuple[float, Forgotten, dict[str, float]] | None = None
+    tried = 0
     for alpha in ALPHAS:
         run.reporter.publish("Exporting")  # nothing hangs
         run.engine.load_weights(_mixed(line, alpha))
@@ -91,11 +94,12 @@ def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgott
         if not lost.within(forgetting.budget):
             continue
         metrics = run.evaluator.measure("validation").metrics
+        tried += 1
         if chosen is None or metric.improvement(metrics[metric.name], chosen[2][metric.name]) > 0:
             chosen = (alpha, lost, metrics)
     if chosen is None:  # a gauge that is not at 0 for the base itself: of a model without numbers
         run.engine.load_weights(_mixed(line, 1.0))
-        return best, found, "No mixture with the base's weights is within the budget", ""
+        return best, found, "No mixture with the base's weights is within the budget", "", False
     alpha, lost, _ = chosen
     forgetting.mixed = _mixed(line, alpha)
     run.engine.load_weights(forgetting.mixed)
@@ -110,7 +114,8 @@ def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgott
         f"The weights are {alpha:.0%} of the way from the base to what was trained".replace("%", " %")
         + f": validation {metric.name} {value:.3g} in place of {before:.3g}"
     )
-    return mixed, lost, done, f"what was trained: validation {metric.name} {before:.3g}, and {spoken(found.first)}"
+    without = f"what was trained: validation {metric.name} {before:.3g}, and {spoken(found.first)}"
+    return mixed, lost, done, without, alpha == 0.0 and tried == 1
 
 
 def _mixed(line: Mapping[str, tuple[Tensor, Tensor]], alpha: float) -> dict[str, Tensor]:
