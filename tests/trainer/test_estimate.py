@@ -22,7 +22,8 @@ from unfreeze_trainer.estimates.aside import Aside, AsideError
 from unfreeze_trainer.estimates.duration import duration_of
 from unfreeze_trainer.estimates.estimate import Estimate, judge, uncounted
 from unfreeze_trainer.estimates.ledger import Ledger
-from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, _plain, _skeletons, trace, try_forward
+from unfreeze_trainer.estimates.skeleton import plain, skeletons
+from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, trace, try_forward
 from unfreeze_trainer.estimates.ways import ways_that_fit
 from unfreeze_trainer.tasks import open_task
 
@@ -137,7 +138,7 @@ def test_a_skeleton_of_several_models_has_the_adapter_that_is_tried():
     language = SimpleNamespace(_random=False, job=own)
     library = SimpleNamespace(_random=False, job=own, bases=[language])
     tried = SimpleNamespace(model=SimpleNamespace(towers=["one"]), adapter=AdapterSpec.model_validate({"type": "LoRA"}))
-    with _skeletons(SimpleNamespace(library=library), tried):
+    with skeletons(SimpleNamespace(library=library), tried):
         assert language._random
         assert language.job.adapter == tried.adapter
     assert not language._random
@@ -148,7 +149,7 @@ def test_a_skeleton_of_several_models_has_the_adapter_that_is_tried():
 def test_float16_of_accelerators_is_traced_on_a_cpu_in_what_is_as_large(count, precision):
     place = {"resourcesPerNode": {"limits": {"nvidia.com/gpu": count}}}
     job = make_job("/none", "/none.csv", training={"precision": "Float16", "compile": True}, distribution=place)
-    assert (_plain(job).training.precision, _plain(job).training.compile) == (precision, False)
+    assert (plain(job).training.precision, plain(job).training.compile) == (precision, False)
 
 
 def test_what_is_not_counted_is_said():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from unfreeze_trainer.estimates.ledger import Ledger
 from unfreeze_trainer.estimates.operations import TRIED, first_batches, forward_operations, forward_seconds, passes_of
 from unfreeze_trainer.estimates.pretended import exchange_nothing, pretended
 from unfreeze_trainer.estimates.said import hold_said, longest_said
+from unfreeze_trainer.estimates.skeleton import plain, skeletons
 from unfreeze_trainer.feed import Feed, MicroBatch
 from unfreeze_trainer.judgement.rates import steps_for
 from unfreeze_trainer.models.activations import checkpoint_activations
@@ -134,7 +134,7 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
     if task.couples:
         task = Joined(task, several=bool(job.model.towers))  # type: ignore[assignment]
     feed = _feed(job, task)
-    plain = _plain(job)
+    whole = plain(job)
     taken = trial_batches(task.extents("train"), feed.sizes())[0], _evaluated(task, feed, job.distribution.world_size)
     [batch] = task.batches("train", taken[:1], epoch_seed=0)
     [held_out] = task.batches("validation", taken[1:])
@@ -145,18 +145,18 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
                 each[LEARNED] = torch.zeros(max(most, len(each[LEARNED])), 2, dtype=torch.int64)
     asked, first = longest_said(job, task), {} if steps_alone else first_batches(feed, 1)[0]
     rows = every_row() if task.couples else nullcontext()
-    with pretended(job.distribution.world_size) as fake, _skeletons(task, job), rows:
+    with pretended(job.distribution.world_size) as fake, skeletons(task, job), rows:
         batches: list[Batch] = [
             {name: fake.from_tensor(tensor) for name, tensor in each.items()}
             for each in (batch, held_out, asked, first)
         ]
-        return _Trace(plain, task, feed, *batches).run(heaviest=heaviest, steps_alone=steps_alone)
+        return _Trace(whole, task, feed, *batches).run(heaviest=heaviest, steps_alone=steps_alone)
 
 
 def try_forward(job: ResolvedJob, task: Task, *, threads: int) -> float:
     """Return the seconds of a training sample's forward pass on this machine, of a model with random weights, which is built."""
     batches = first_batches(_feed(job, task), TRIED)
-    with _skeletons(task, job):
+    with skeletons(task, job):
         half = job.training.precision == "BFloat16"
         return forward_seconds(task.build_model().module, task, batches, half=half, threads=threads)
 
@@ -174,14 +174,6 @@ def _feed(job: ResolvedJob, task: Task) -> Feed:
     )
 
 
-def _plain(job: ResolvedJob) -> ResolvedJob:
-    """Return a job as it is traced: uncompiled, and an accelerator's Float16, which no CPU takes, in BFloat16, which is as large."""
-    update: dict[str, Any] = {"compile": False}
-    if job.training.precision == "Float16" and job.distribution.accelerators_per_node:
-        update["precision"] = "BFloat16"
-    return job.model_copy(update={"training": job.training.model_copy(update=update)})
-
-
 def _evaluated(task: Task, feed: Feed, world_size: int) -> list[int]:
     """Return the validation samples of the largest batch of an evaluation (see Feed.evaluation)."""
     size = feed.evaluation_size
@@ -189,28 +181,6 @@ def _evaluated(task: Task, feed: Feed, world_size: int) -> list[int]:
     order = task.lengths("validation").argsort(kind="stable")[::-1]
     found: list[int] = order[: min(size, total)].tolist()
     return found
-
-
-@contextmanager
-def _skeletons(task: Any, job: ResolvedJob) -> Iterator[None]:
-    """Have a task build a job's model without its weights, and a quantised one as it was before."""
-    library = task.library
-    if job.model.towers:
-        with ExitStack() as stack:
-            for each in (library, *library.bases):
-                stack.enter_context(patch.object(each, "_random", True))
-                # A way that is tried may have an adapter that the task was opened without.
-                tried = each.job.model_copy(update={"adapter": job.adapter})
-                stack.enter_context(patch.object(each, "job", tried))
-            yield
-        return
-    before = library._random, library.job  # noqa: SLF001 - its own way to build without weights
-    model = job.model.model_copy(update={"quantization": None})
-    library._random, library.job = True, job.model_copy(update={"model": model})  # noqa: SLF001
-    try:
-        yield
-    finally:
-        library._random, library.job = before  # noqa: SLF001
 
 
 class _Trace:
