@@ -103,6 +103,7 @@ def start(job: str, *without: str) -> tuple[dict[str, float], dict[str, float]]:
         file = Path(folder, "job.json")
         file.write_text(job.replace("RUN", f"{folder}/run"))
         own = {"UNFREEZE_JOB": str(file), LINK_ENV: folder, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        own["PYTHONDONTWRITEBYTECODE"] = ""  # modules are compiled once, as an image has them
         began = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-c", _WORKER, *without],
