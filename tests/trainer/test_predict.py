@@ -207,7 +207,7 @@ def close(found: pa.ChunkedArray, wanted: pa.Array) -> bool:
 
 def test_predictions_and_metrics_are_those_of_the_run(run, tmp_path):
     output = tmp_path / "said.parquet"
-    done = ask("predict", run.folder, run.bare, "--output", output, "--batch-size", 4)
+    done = ask("predict", run.folder, run.bare, "--output", output, "--batch-size", 4, "--no-inputs")
     assert done.exit_code == 0, done.output
     found = pq.read_table(output)
     assert found.column_names == [name for name in run.rows if name != "label"]
@@ -359,10 +359,12 @@ def test_a_flat_folder_of_pictures_is_asked(tmp_path, caplog):
     (flat / "0.png").write_bytes(b"nothing")
     assert "flat/0.png: it is no picture" in ask("predict", run.folder, flat).stderr
     (flat / "7.jfif").write_bytes(b"another")
-    done = ask("predict", run.folder, flat, "--format", "jsonl", "--inputs", "--on-error", "skip")
+    done = ask("predict", run.folder, flat, "--format", "jsonl", "--on-error", "skip")
     assert "left out: 1 files of .jfif" in caplog.text
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["file"] for row in found] == [f"{number}.png" for number in range(1, 6)]
+    bare = ask("predict", run.folder, flat, "--format", "jsonl", "--no-inputs", "--on-error", "skip").stdout
+    assert not any("file" in json.loads(line) for line in bare.splitlines())
     assert [row["prediction"] for row in found] == run.rows["prediction"].to_pylist()[1:]
 
 

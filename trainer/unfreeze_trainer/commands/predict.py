@@ -96,7 +96,12 @@ def _asking(command: Callable[..., None]) -> Callable[..., None]:
     help="Probability from which on a label is predicted, where a row may have several. Default: that of each label in the"
     " export's unfreeze.json, which validation data gave; where it has none, those above 0.5.",
 )
-@click.option("--inputs", is_flag=True, help="Write the texts, or the paths of files, beside the predictions.")
+@click.option(
+    "--inputs/--no-inputs",
+    default=None,
+    help="Write the texts, or the paths of files, beside the predictions. Default: where DATA is a folder, whose files have no other order than"
+    " that of their names.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the file that is there.")
 @_asking
 def predict(
@@ -113,7 +118,7 @@ def predict(
     output: Path | None,
     kind: Literal["csv", "jsonl"],
     threshold: float | None,
-    inputs: bool,
+    inputs: bool | None,
     force: bool,
 ) -> None:
     """Print what MODEL says of each row of DATA.
@@ -142,6 +147,7 @@ def predict(
     opened_by = {"columns": named(columns), "labelled": False, "skip": on_error == "skip", "device": device}
     asked = _ask(finished, data, (classes, prompts) if classes else None, opened_by)
     decide(asked, threshold)
+    inputs = data.is_dir() if inputs is None else inputs
     answers = asked.task.answers
     about: dict[str, Any] = {"kind": "Texts", "names": []}
     said = written(asked, batch_size, inputs=inputs)
